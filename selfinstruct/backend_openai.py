@@ -1,0 +1,295 @@
+"""Replies from any OpenAI-compatible server, over the official client.
+
+One `Request` becomes one answered HTTP request, and whatever goes wrong becomes one of the errors of
+this project. It does not retry what may pass, keep to a rate or count a budget: that is the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from selfinstruct.errors import BackendError, InputError, RequestRefused, SelfInstructError, Transient
+from selfinstruct.openai_wire import (
+    Refusal,
+    clean_line,
+    error_of_status,
+    read_reply,
+    refused_field,
+    request_body,
+)
+from selfinstruct.records import Reply, Request
+
+if TYPE_CHECKING:
+    import httpx2
+    import openai
+
+log = logging.getLogger(__name__)
+
+OFFICIAL_URL = "https://api.openai.com/v1"
+MAX_BODY = 8 * 1024 * 1024  # bytes; the longest honest answers are a hundred times smaller
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+QUIET_LOGGERS = ("openai", "httpx2", "httpcore2")  # below WARNING they tell addresses and headers
+
+
+class OpenAIBackend:
+    """A `Backend` on the chat and completion endpoints of one server; safe to share between threads.
+
+    A server that refuses a field which only helps (a schema, a seed, stop strings, a sampling value
+    that is the default anyway) or wants `max_completion_tokens` is asked again without it, and from
+    then on never gets it; a warning is logged once. Stop strings are then applied here.
+
+    Args:
+        model: the name the server knows the model by.
+        base_url: the server, up to and including "/v1"; `OPENAI_BASE_URL` or OpenAI's own if None.
+            A user and password in it are sent as basic authentication instead of the key.
+        api_key: `OPENAI_API_KEY` if None.
+        timeout: seconds without a byte from the server, and for the whole body once it has begun.
+        max_connections: the most requests in flight; further ones wait.
+        on_headers: called from the requesting thread with the rate-limit headers of each answer
+            that has some, lower-case names (`x-ratelimit-remaining-tokens`, `retry-after`, ...).
+
+    Raises:
+        InputError: no key where one is needed, or a key, address or proxy that cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0917 - the order of the first three is the one everybody expects
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        max_connections: int = 64,
+        on_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> None:
+        address = base_url or os.environ.get("OPENAI_BASE_URL") or ""
+        key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if not key and not address:
+            raise InputError("no key: set OPENAI_API_KEY, or name a server of your own with --base-url")
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise InputError("OPENAI_API_KEY holds a space, line break or sign that no key has; set it anew")
+        url, login = split_address(address or OFFICIAL_URL)
+        self.model = model
+        self.url = urlunsplit(url._replace(query=""))  # what messages show: no login, no query
+        self.timeout = timeout
+        self._has_key = bool(key)
+        basic = b64encode(":".join(login).encode()).decode() if login else ""
+        # Shorter ones would blot out words of the messages that they are looked for in.
+        self._secrets = tuple(secret for secret in (key, basic, *(login or ())) if len(secret) >= 4)
+        self._on_headers = on_headers
+        self._lock = threading.Lock()
+        self._left_out: frozenset[str] = frozenset()
+        self._told: set[str] = set()
+        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._answered = self._replied = False
+        self._closed = False
+        self._client = self._open(urlunsplit(url), key or "no-key", login, max_connections)
+
+    def _open(self, url: str, key: str, login: tuple[str, str] | None, max_connections: int) -> openai.OpenAI:
+        import httpx2
+        import openai
+
+        for name in QUIET_LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.WARNING))
+        try:
+            http = httpx2.Client(
+                auth=login,
+                timeout=httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0), pool=None),
+                limits=httpx2.Limits(
+                    max_connections=max_connections, max_keepalive_connections=max_connections
+                ),
+                # Compressed answers could not be held to a size by counting their bytes.
+                headers={"Accept-Encoding": "identity"},
+                # A POST that is redirected may silently become a GET: say where it leads instead.
+                follow_redirects=False,
+                # A server on this very machine is not reached through a proxy.
+                trust_env=not (url.startswith("http:") and urlsplit(url).hostname in LOOPBACK),
+                event_hooks={"request": [self._watch], "response": [self._receive]},
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL):
+            http = None
+        if http is None:
+            raise InputError(
+                "a proxy in the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY must look"
+                " like http://host:port (for socks5:// install 'httpx2[socks]')"
+            )
+        return openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
+
+    def complete(self, key: str, request: Request) -> Reply:  # noqa: ARG002 - only a replay needs the key
+        """Answer one request; see `seams.Backend`.
+
+        Raises:
+            Transient: `kind` is http_408, http_409, http_429, http_5.., connection, timeout or bad_reply.
+            RequestRefused: reason context_length, content_filter, reply_too_large or request_refused.
+            BackendError: key, model, address or credit; or sampling settings the model does not take.
+        """
+        started = time.monotonic()
+        while True:
+            left_out = self._left_out
+            path, body = request_body(self.model, request, left_out)
+            response = self._post(path, body)
+            if response.is_success:
+                break
+            refusal = Refusal.read(response.status_code, response.content, self._secrets)
+            field = refused_field(refusal, body, request)
+            if field is None:
+                raise error_of_status(refusal, response.headers, self.url, self.model, has_key=self._has_key)
+            self._leave_out(field, refusal)
+        if not self._replied and "text/html" in response.headers.get("content-type", ""):
+            raise BackendError(f"{self.url} answers with a web page; check --base-url, it often ends in /v1")
+        seconds = time.monotonic() - started
+        reply = read_reply(response.content, request, left_out, seconds=seconds, secrets=self._secrets)
+        self._replied = True
+        if reply.usage.completion == 0 and any(choice.text for choice in reply.choices):
+            self._warn("usage", f"{self.url} reports no token counts: limits and costs in tokens cannot hold")
+        return reply
+
+    def close(self) -> None:
+        """End all connections; requests under way fail as `Transient`. May be called twice."""
+        self._closed = True
+        # Closing a socket does not wake a thread that waits on it; shutting it down does.
+        with self._lock:
+            sockets = list(self._sockets)
+        for sock in sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._client.close()
+
+    def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
+        """The server's answer, whatever its status.
+
+        No error of the client's is ever chained to ours: theirs hold the request with its headers.
+        """
+        import httpx2
+        import openai
+
+        try:
+            return self._client.post(path, body=body, cast_to=httpx2.Response)
+        except openai.APIStatusError as error:
+            return error.response
+        except openai.APIConnectionError as error:
+            failure = self._connection_failure(error.__cause__)
+        except UnicodeEncodeError:
+            failure = RequestRefused("the request holds half of a surrogate pair, which is no text")
+        except SelfInstructError:
+            raise
+        except Exception as error:
+            if not self._closed:
+                raise
+            failure = Transient(f"the connection was closed ({type(error).__name__})")
+        raise failure
+
+    def _connection_failure(self, cause: BaseException | None) -> SelfInstructError:
+        import httpx2
+
+        told = clean_line(str(cause or ""), self._secrets) or type(cause).__name__
+        if isinstance(cause, httpx2.DecodingError):
+            return Transient(f"an answer of {self.url} could not be decompressed", kind="bad_reply")
+        reached_nothing = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
+        if isinstance(cause, reached_nothing) and not (self._answered or self._closed):
+            hint = "is the server running, and --base-url right?"
+            if "CERTIFICATE_VERIFY_FAILED" in told:
+                hint = "if the certificate is your own, name its file in SSL_CERT_FILE"
+            elif isinstance(cause, httpx2.ProxyError):
+                hint = "check the proxy in HTTP_PROXY or HTTPS_PROXY"
+            return BackendError(f"nothing answers at {self.url} ({told}); {hint}")
+        if isinstance(cause, httpx2.LocalProtocolError):
+            return BackendError(
+                "a request could not be written (a header is not valid);"
+                " check OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS"
+            )
+        if isinstance(cause, httpx2.TimeoutException):
+            return Transient(f"{self.url} did not answer within {self.timeout:g} s", kind="timeout")
+        return Transient(f"the connection to {self.url} was lost ({told})")
+
+    def _leave_out(self, field: str, refusal: Refusal) -> None:
+        with self._lock:
+            self._left_out |= {field}
+        self._warn(field, f"{self.url} does not take `{field}` ({refusal.message}); going on without it")
+
+    def _warn(self, topic: str, message: str) -> None:
+        with self._lock:
+            is_new = topic not in self._told
+            self._told.add(topic)
+        if is_new:
+            log.warning("%s", message)
+
+    def _watch(self, request: httpx2.Request) -> None:
+        request.extensions = {**request.extensions, "trace": self._trace}
+
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
+        """Note each new socket, so that `close` can wake the threads that wait on one."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            with self._lock:
+                self._sockets.add(info["return_value"].get_extra_info("socket"))
+
+    def _receive(self, response: httpx2.Response) -> None:
+        """Look at an answer before its body is read: limits, and no body without an end."""
+        self._answered = True
+        if self._on_headers is not None:
+            limits = {
+                name.lower(): value
+                for name, value in response.headers.items()
+                if name.lower().startswith(("x-ratelimit-", "retry-after"))
+            }
+            if limits:
+                self._on_headers(limits)
+        # A compressed body (against our word) can grow a thousandfold when it is read.
+        most = MAX_BODY // 64 if response.headers.get("content-encoding") else MAX_BODY
+        response.stream = capped_stream()(response.stream, most, time.monotonic() + self.timeout)
+
+
+@functools.cache
+def capped_stream() -> Callable[[Any, int, float], httpx2.SyncByteStream]:
+    """The class of a body that ends with one of our errors after so many bytes, or at a deadline.
+
+    It is made on first use because its base stands in a package that is slow to import.
+    """
+    import httpx2
+
+    class Capped(httpx2.SyncByteStream):
+        def __init__(self, stream: httpx2.SyncByteStream, most: int, deadline: float) -> None:
+            self.stream, self.most, self.deadline = stream, most, deadline
+
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            for chunk in self.stream:
+                size += len(chunk)
+                if size > self.most:
+                    raise RequestRefused(f"the answer is longer than {self.most:,} bytes", "reply_too_large")
+                if time.monotonic() > self.deadline:
+                    raise Transient("an answer came too slowly to its end", kind="timeout")
+                yield chunk
+
+        def close(self) -> None:
+            self.stream.close()
+
+    return Capped
+
+
+def split_address(address: str) -> tuple[Any, tuple[str, str] | None]:
+    """A base URL as (its parts without login and fragment, the login or None)."""
+    try:
+        parts = urlsplit(address.strip())
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not address.strip().isprintable():
+        raise InputError("the address of the server must look like http://host:port/v1; check --base-url")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    netloc = host if port is None else f"{host}:{port}"
+    login = None
+    if parts.username is not None:
+        login = (unquote(parts.username), unquote(parts.password or ""))
+    return parts._replace(netloc=netloc, path=parts.path.rstrip("/"), fragment=""), login

@@ -1,0 +1,255 @@
+"""The command line: parses, calls one function, prints. No logic of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from selfinstruct import __version__
+from selfinstruct.errors import SelfInstructError
+
+app = typer.Typer(
+    name="selfinstruct",
+    help="Makes instruction data for code models: new, checked, code_alpaca-style tasks from a few seeds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+def main() -> None:
+    """The console script: errors that a user can cause end in one line and their own exit status."""
+    try:
+        app()
+    except SelfInstructError as error:
+        print(f"selfinstruct: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place for it
+        sys.exit(error.status)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone: nothing is left to say, and nobody to hear it
+        sys.exit(0)
+
+
+def _one_line(text: str) -> str:
+    from selfinstruct.display import printable
+
+    return printable(" ".join(text.split()))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"selfinstruct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def generate(
+    num: Annotated[
+        int | None,
+        typer.Option("-n", "--num", help="Tasks the dataset shall hold in the end. [default: 100]"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The dataset. [default: output/code_alpaca.json]")
+    ] = None,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(help="Seed file or folder (TOML, or seed_tasks.jsonl). [default: the bundled seeds]"),
+    ] = None,
+    backend: Annotated[
+        Literal["local", "openai", "replay"] | None,
+        typer.Option(
+            help="Where replies come from: an embedded model, an OpenAI-compatible server, a file. [default: local]"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="local: an alias, a .gguf path or OWNER/REPO/FILE.gguf; openai: the model's name; replay: the "
+            "replies file. [default: qwen2.5-coder-1.5b]"
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server; the key comes from OPENAI_API_KEY.")
+    ] = None,
+    recipe: Annotated[
+        Literal["code-alpaca", "staged"] | None,
+        typer.Option(help="One call for many tasks, or part by part. [default: staged for local]"),
+    ] = None,
+    profile: Annotated[
+        Literal["code", "alpaca"] | None,
+        typer.Option(help="Filters and novelty rule: made for code, or the historic ones. [default: code]"),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="ROUGE-L above which a task is not new. [default: 0.7]")
+    ] = None,
+    verify: Annotated[
+        Literal["off", "syntax"] | None,
+        typer.Option(help="Check the answers' code. [default: syntax; off for the profile alpaca]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all sampling. [default: 0]")] = None,
+    shots: Annotated[int | None, typer.Option(help="Seed tasks shown per request. [default: 3]")] = None,
+    machine_shots: Annotated[
+        int | None, typer.Option(help="Accepted tasks shown per request. [default: 0]")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="[default: 0.8 for staged and local, else 1]")
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="[default: 0.95 for staged and local, else 1]")] = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one reply. [default: by backend and recipe]")
+    ] = None,
+    choices: Annotated[int | None, typer.Option(help="Answers to each request (n). [default: 1]")] = None,
+    answer: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(help="code-alpaca: ask for numbered text, or for JSON by a schema. [default: text]"),
+    ] = None,
+    endpoint: Annotated[
+        Literal["chat", "completions"] | None,
+        typer.Option(help="The server's endpoint. [default: completions for local, else chat]"),
+    ] = None,
+    only_language: Annotated[
+        list[str] | None, typer.Option(help="Ask for tasks in this language only; may be repeated.")
+    ] = None,
+    only_kind: Annotated[
+        list[str] | None, typer.Option(help="Ask for tasks of this kind only; may be repeated.")
+    ] = None,
+    lookahead: Annotated[
+        int | None,
+        typer.Option(help="Indices that may be planned ahead. [default: 8 for local, else 256]"),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Requests in flight. [default: 4 for local, 16 for openai]")
+    ] = None,
+    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
+    tpm: Annotated[int | None, typer.Option(help="Tokens a minute at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one request. [default: 600]")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="Stop after so many requests.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Stop before so many tokens are passed.")] = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(help="Stop before so many dollars are passed, earlier sittings included."),
+    ] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
+    stall: Annotated[
+        int | None, typer.Option(help="Stop when so many replies in a row bring no new task.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with the same names; a flag wins.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show settings, first prompt and estimate; ask the model nothing."),
+    ] = False,
+    log_format: Annotated[
+        Literal["text", "json"] | None, typer.Option(help="How progress is told. [default: text]")
+    ] = None,
+) -> None:
+    """Make new tasks until the dataset holds --num of them. Run it again to go on where it stopped."""
+    flags = {name: value for name, value in locals().items() if name not in {"config", "dry_run"}}
+    from selfinstruct import commands
+    from selfinstruct.settings import make_settings
+
+    settings = make_settings(flags, config)
+    if dry_run:
+        commands.show_plan(settings)
+    else:
+        commands.run(settings)
+
+
+@app.command()
+def status(
+    output: Annotated[Path, typer.Argument(help="A dataset or its run directory.")] = Path(
+        "output/code_alpaca.json"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show how far a run is: accepted, rejected by reason, tokens, cost, times. Works while it goes on."""
+    from selfinstruct import report
+
+    found = report.read_report(output)
+    if as_json:
+        _echo_json(found.as_json())
+        return
+    from selfinstruct import display
+
+    display.console().print(display.status_table(found))
+
+
+@app.command()
+def show(
+    output: Annotated[Path, typer.Argument(help="A dataset or its run directory.")] = Path(
+        "output/code_alpaca.json"
+    ),
+    row: Annotated[
+        str | None, typer.Argument(help="A row's number (from 0) or id. [default: the last 5]")
+    ] = None,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected candidates.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only those rejected for this reason.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 5,
+) -> None:
+    """Read tasks, or rejected candidates with their reasons."""
+    from selfinstruct import commands
+
+    if rejected or reason:
+        commands.show_rejected(output, reason, row, limit)
+    else:
+        commands.show_tasks(output, row, limit)
+
+
+@models_app.command("list")
+def models_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the models that have an alias, and which of them are on this machine."""
+    from selfinstruct import commands
+
+    rows = commands.list_models()
+    if as_json:
+        _echo_json(rows)
+        return
+    for entry in rows:
+        there = entry["path"] or "not fetched yet"
+        typer.echo(
+            f"{entry['alias']}  {entry['size'] / 1e6:.0f} MB  {entry['licence']}  {there}\n    {entry['note']}"
+        )
+
+
+@models_app.command("pull")
+def models_pull(
+    model: Annotated[str, typer.Argument(help="An alias, or OWNER/REPO/FILE.gguf on the hub.")],
+) -> None:
+    """Fetch a model's weights into the cache; goes on where an earlier try stopped."""
+    from selfinstruct import weights
+
+    typer.echo(weights.pull(model))
+
+
+@models_app.command("path")
+def models_path(model: Annotated[str, typer.Argument(help="An alias.")]) -> None:
+    """Print where a model's weights are; status 2 if they are not there."""
+    from selfinstruct import commands
+
+    typer.echo(commands.model_path(model))
+
+
+@models_app.command("remove")
+def models_remove(model: Annotated[str, typer.Argument(help="An alias.")]) -> None:
+    """Delete a model's weights from the cache."""
+    from selfinstruct import weights
+
+    typer.echo(weights.remove(model), err=True)
+
+
+def _echo_json(value: Any) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2))

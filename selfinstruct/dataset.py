@@ -1,0 +1,187 @@
+"""The dataset file: a code_alpaca-style JSON array that is complete and valid at every moment.
+
+Reads what is there and appends rows without rewriting the old ones; decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfinstruct.errors import InputError
+from selfinstruct.records import JSON, Row
+from selfinstruct.store import disk_error, part_of, put_in_place, read_log, write_atomically
+
+FIELDS = ("instruction", "input", "output")
+_LAYOUT = re.compile(rb"\[\r?\n( *)\{\r?\n( *)\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How many spaces stand before a row's brace and before its keys."""
+
+    brace: int = 4
+    key: int = 8
+
+    def render(self, row: Row) -> str:
+        """One row as `json.dumps(rows, indent=...)` would write it inside the array."""
+        fields = ",\n".join(f"{' ' * self.key}{json.dumps(name)}: {json.dumps(row[name])}" for name in FIELDS)
+        return f"{' ' * self.brace}{{\n{fields}\n{' ' * self.brace}}}"
+
+
+def parse_rows(path: Path, data: bytes) -> list[Row]:
+    """The rows of a dataset that stands in `data`; fields beyond the three are left out.
+
+    Raises:
+        InputError: it is no JSON, no array, or a row lacks a field; says which.
+    """
+    try:
+        values = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 at byte {error.start}; convert it, or choose another --output"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not a JSON array (line {error.lineno}, column {error.colno}: {error.msg}); "
+            "was it cut? repair it or move it away"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{path}: not a dataset: nested too deeply") from None
+    if not isinstance(values, list):
+        raise InputError(
+            f"{path}: a JSON {_kind(values)}, where an array of instruction/input/output rows is needed"
+        )
+    return [check_row(value, f"{path}: row {number}") for number, value in enumerate(values)]
+
+
+def check_row(value: JSON, where: str) -> Row:
+    """The three texts of a row; a missing input counts as empty.
+
+    Raises:
+        InputError: not an object, or a field is missing or no text.
+    """
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a JSON {_kind(value)}, where an object is needed")
+    row = {"input": "", **value}
+    for name in FIELDS:
+        if not isinstance(row.get(name), str):
+            raise InputError(f"{where}: the field {name!r} is missing or not text")
+    return {name: row[name] for name in FIELDS}
+
+
+def _kind(value: JSON) -> str:
+    names = {dict: "object", list: "array", str: "string", bool: "truth value", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def read_dataset(path: Path) -> list[Row]:
+    """Rows of a code_alpaca JSON, a `regen.json`, a JSONL file, or a run directory (its dataset).
+
+    Raises:
+        InputError: it cannot be read; says where.
+    """
+    if path.is_dir():
+        path = dataset_of(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the dataset: {error.strerror}") from None
+    if path.suffix == ".jsonl" or data.lstrip()[:1] == b"{":
+        return [check_row(value, f"{path}: line {n}") for n, value in enumerate(read_log(path), 1)]
+    return parse_rows(path, data)
+
+
+def run_directory_of(output: Path) -> Path:
+    """Where everything about a dataset stands: beside it, with the suffix `.run`."""
+    return output.with_suffix(".run")
+
+
+def dataset_of(directory: Path) -> Path:
+    """The dataset that belongs to a run directory."""
+    return directory.with_suffix(".json")
+
+
+class DatasetFile:
+    """The dataset on the disk, and what of it this process has seen.
+
+    Appending copies the old bytes (the kernel does it) and adds the new rows behind them, so no old row is
+    parsed or written anew; the copy replaces the file in one step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._layout = Layout()
+        self._end = 0  # offset behind the last row's brace
+        self._empty = True
+
+    def load(self) -> list[Row] | None:
+        """The rows as they are now, or None when there is no such file.
+
+        Raises:
+            InputError: the file is there and is no dataset.
+        """
+        try:
+            data = self.path.read_bytes()
+            seen = self._stamp()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot read the dataset: {error.strerror}") from None
+        rows = parse_rows(self.path, data)
+        if found := _LAYOUT.match(data.lstrip(b"\xef\xbb\xbf \r\n\t")):
+            self._layout = Layout(len(found[1]), len(found[2]))
+        self._empty = not rows
+        self._end = len(data[: data.rindex(b"]")].rstrip())
+        self._seen = seen
+        return rows
+
+    def unchanged(self) -> bool:
+        """Whether the file is the one that was last loaded or written here."""
+        try:
+            return self._seen is not None and self._stamp() == self._seen
+        except OSError:
+            return False
+
+    def create(self) -> None:
+        """Write an empty dataset."""
+        write_atomically(self.path, b"[\n]\n")
+        self._end, self._empty, self._seen = 1, True, self._stamp()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows behind the ones that are there.
+
+        Raises:
+            InputError, StoppedEarly: the disk does not take it; the old file is still there, whole.
+        """
+        temporary = part_of(self.path)
+        try:
+            shutil.copyfile(self.path, temporary)
+            with temporary.open("r+b") as file:
+                file.truncate(self._end)
+                file.seek(self._end)
+                file.write(self._tail(rows))
+                put_in_place(file, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise disk_error(self.path, error) from None
+        self._seen = self._stamp()
+        self._end = self._seen[1] - len(b"\n]\n")
+        self._empty = self._empty and not rows
+
+    def _tail(self, rows: Iterable[Row]) -> bytes:
+        added = ",\n".join(self._layout.render(row) for row in rows)
+        if not added:
+            return b"\n]\n"
+        return (("\n" if self._empty else ",\n") + added + "\n]\n").encode()
+
+    def _stamp(self) -> tuple[int, int, int]:
+        stat = self.path.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino

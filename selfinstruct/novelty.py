@@ -1,0 +1,195 @@
+"""The pool of tasks and the two rules, `alpaca` and `code`, by which a new task counts as a duplicate.
+
+The rules only; the search for near sequences is in rouge_index, the words of the code rule in
+novelty_code.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+
+from selfinstruct.errors import InputError
+from selfinstruct.novelty_code import output_tokens, read_task
+from selfinstruct.records import JSON
+from selfinstruct.rouge import fmeasure, tokenize
+from selfinstruct.rouge_index import Hit, RougeIndex
+from selfinstruct.seams import Novelty
+
+LANGUAGE_CAP = 3
+OUTPUT_THRESHOLD = 0.9  # F above which two outputs are nearly identical
+OUTPUT_LEAST = 24  # tokens; shorter outputs ("True", "O(n)") are alike by chance
+_TOP = 10  # most similar instructions that the historic record lists
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The nearest earlier task: its entry in the pool, F, and what was alike (a `Match`)."""
+
+    entry: int
+    score: float
+    why: str
+
+
+def make(profile: str, threshold: float = 0.7, language_cap: int = LANGUAGE_CAP) -> Novelty:
+    """An empty pool under the rule of `profile`.
+
+    Args:
+        profile: `alpaca` (exact historic rule) or `code`.
+        threshold: a task is a duplicate when ROUGE-L F is greater; 0 to 1.
+        language_cap: in how many programming languages the code rule keeps the same request.
+
+    Raises:
+        InputError: no such profile, or a setting out of range.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"novelty threshold {threshold} is not between 0 and 1: give a number like 0.7")
+    if language_cap < 1:
+        raise InputError(f"language cap {language_cap} is below 1: give 1 or more")
+    if profile == "alpaca":
+        return AlpacaNovelty(threshold)
+    if profile == "code":
+        return CodeNovelty(threshold, language_cap)
+    raise InputError(f"unknown profile {profile!r}: choose code or alpaca")
+
+
+def nearest(hits: list[Hit]) -> Hit:
+    """The hit with the highest F; of equal ones the earliest."""
+    return max(hits, key=lambda hit: (hit.score, -hit.entry))
+
+
+class AlpacaNovelty:
+    """The historic rule: only the instruction counts, and F > threshold with any entry rejects."""
+
+    def __init__(self, threshold: float) -> None:
+        self._index = RougeIndex(threshold)
+        self._texts: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def add(self, instruction: str, input_: str, output: str, language: str | None = None) -> int:  # noqa: ARG002
+        """Put a task into the pool; returns its entry number."""
+        self._texts.append(instruction)
+        return self._index.add(tokenize(instruction))
+
+    def duplicate_of(
+        self,
+        instruction: str,
+        input_: str,  # noqa: ARG002
+        output: str,  # noqa: ARG002
+        language: str | None = None,  # noqa: ARG002
+        limit: int | None = None,
+    ) -> Duplicate | None:
+        """The nearest of the first `limit` entries when its F is above the threshold."""
+        hits = self._index.find(tokenize(instruction), limit)
+        if not hits:
+            return None
+        best = nearest(hits)
+        return Duplicate(best.entry, best.score, "instruction")
+
+    def evidence(self, instruction: str) -> dict[str, JSON]:
+        """The similarity fields of the historic record: the top 10 of the pool, and the mean over it.
+
+        Ties stand in the order of numpy's argsort, and equal texts collapse, as in the original.
+        """
+        scores = self._index.scores(tokenize(instruction))
+        order = np.argsort(scores)[-_TOP:][::-1]
+        most = {self._texts[entry]: float(scores[entry]) for entry in order.tolist()}
+        mean = float(np.mean(scores)) if len(scores) else 0.0
+        return {"most_similar_instructions": most, "avg_similarity_score": mean}
+
+
+class CodeNovelty:
+    """The code rule: ROUGE-L over the words that say what is asked for, per programming language.
+
+    docs/novelty.md tells the rule; tests/novelty_pairs.toml shows it on judged pairs.
+    """
+
+    def __init__(self, threshold: float, language_cap: int) -> None:
+        self._threshold = threshold
+        self._cap = language_cap
+        # An input that counts is appended to its instruction. Both parts above the threshold puts the
+        # whole above it too, but for rounding in the last bits: hence the small allowance.
+        self._tasks = RougeIndex(max(0.0, threshold - 1e-9))
+        self._outputs = RougeIndex(OUTPUT_THRESHOLD)
+        self._output_entries = array("q")
+        self._asked = array("i")  # tokens of each entry's instruction
+        self._leaned_on = array("i")  # tokens of its input that count
+        self._languages: list[tuple[str, ...] | None] = []
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, instruction: str, input_: str, output: str, language: str | None = None) -> int:
+        """Put a task into the pool; returns its entry number."""
+        task = read_task(instruction, input_, language)
+        self._asked.append(len(task.asked))
+        self._leaned_on.append(len(task.leaned_on))
+        self._languages.append(task.languages)
+        tokens = output_tokens(output)
+        entry = self._tasks.add(task.asked + task.leaned_on)
+        if len(tokens) >= OUTPUT_LEAST:
+            self._output_entries.append(entry)
+            self._outputs.add(tokens)
+        return entry
+
+    def duplicate_of(
+        self,
+        instruction: str,
+        input_: str,
+        output: str,
+        language: str | None = None,
+        limit: int | None = None,
+    ) -> Duplicate | None:
+        """The nearest of the first `limit` entries that the rule calls the same task, else None.
+
+        `why` is `instruction`, `instruction and input`, `language_cap` or `output`.
+        """
+        task = read_task(instruction, input_, language)
+        same: list[Duplicate] = []
+        other: list[Duplicate] = []
+        for hit in self._tasks.find(task.asked + task.leaned_on, limit):
+            both = bool(task.leaned_on) and self._leaned_on[hit.entry] > 0
+            score = self._parts_score(task.asked, len(task.leaned_on), hit) if both else hit.score
+            if score > self._threshold:
+                found = Duplicate(hit.entry, score, "instruction and input" if both else "instruction")
+                theirs = self._languages[hit.entry]
+                comparable = task.languages is None or theirs is None or theirs == task.languages
+                (same if comparable else other).append(found)
+        if same:
+            return _first_nearest(same)
+        if len({self._languages[found.entry] for found in other}) >= self._cap:
+            best = _first_nearest(other)
+            return Duplicate(best.entry, best.score, "language_cap")
+        return self._same_output(output, limit)
+
+    def _parts_score(self, asked: tuple[str, ...], leaned_on: int, hit: Hit) -> float:
+        """The lower F of instruction and input, for two tasks whose inputs count."""
+        common = self._tasks.common(hit.entry, asked)  # inputs share no token with instructions
+        return min(
+            fmeasure(common, len(asked), self._asked[hit.entry]),
+            fmeasure(hit.common - common, leaned_on, self._leaned_on[hit.entry]),
+        )
+
+    def _same_output(self, output: str, limit: int | None) -> Duplicate | None:
+        tokens = output_tokens(output)
+        if len(tokens) < OUTPUT_LEAST:
+            return None
+        known = None if limit is None else bisect_left(self._output_entries, limit)
+        hits = self._outputs.find(tokens, known)
+        if not hits:
+            return None
+        best = nearest(hits)
+        return Duplicate(self._output_entries[best.entry], best.score, "output")
+
+    def evidence(self, instruction: str) -> dict[str, JSON]:  # noqa: ARG002
+        """Nothing: an accepted task of this rule carries no similarity fields."""
+        return {}
+
+
+def _first_nearest(found: list[Duplicate]) -> Duplicate:
+    return max(found, key=lambda one: (one.score, -one.entry))

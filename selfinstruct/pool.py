@@ -1,0 +1,116 @@
+"""The pool a candidate must be new against, and the judgement: filters, novelty, syntax, in this order.
+
+Pure: no file, clock, thread or model. `judge` looks, `apply` changes; folding the journal's decisions with
+`apply` gives the same pool as the live run had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from selfinstruct.records import Candidate, Decision, Rejection, Row, Seed, row_id
+from selfinstruct.seams import Novelty
+
+Filter = Callable[[Candidate, Sequence[Seed]], Rejection | None]
+Check = Callable[[Candidate], Rejection | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a profile and `--verify` ask of a candidate.
+
+    `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only,
+    `check` the verification of the output.
+    """
+
+    refuse: Filter
+    refuse_instruction: Filter
+    check: Check
+
+
+class Pool:
+    """Seeds, rows taken over and accepted tasks, with the rules for the next one.
+
+    The state after each commit is remembered by its size, so that a `View` of an earlier state costs nothing.
+    """
+
+    def __init__(self, seeds: Sequence[Seed], rules: Rules, novelty: Novelty) -> None:
+        self.seeds = seeds
+        self.tasks: list[Candidate] = []
+        self.rules = rules
+        self.novelty = novelty
+        self._names = [f"seed {seed.id}" for seed in seeds]
+        self._sizes: list[tuple[int, int]] = []
+        for seed in seeds:
+            novelty.add(seed.instruction, seed.input, seed.output, seed.language)
+        self._begin = (len(novelty), 0)
+
+    def adopt(self, row: Row) -> None:
+        """Take in a row that the user's dataset held; it is not judged."""
+        self.novelty.add(row["instruction"], row["input"], row["output"])
+        self._names.append(f"row {row_id(row)}")
+        if not self._sizes:
+            self._begin = (len(self.novelty), 0)
+
+    def judge(self, candidate: Candidate, shots: Sequence[Seed]) -> Decision:
+        """Accept or reject a candidate against the pool as it is now."""
+        rejection = candidate.rejection or self.rules.refuse(candidate, shots)
+        if rejection is None:
+            rejection = self._duplicate(candidate, None) or self.rules.check(candidate)
+        if rejection is not None:
+            return Decision(replace(candidate, rejection=None), rejection)
+        return Decision(candidate, evidence=self.novelty.evidence(candidate.instruction))
+
+    def _duplicate(self, candidate: Candidate, limit: int | None) -> Rejection | None:
+        match = self.novelty.duplicate_of(
+            candidate.instruction, candidate.input, candidate.output, candidate.language, limit
+        )
+        if match is None:
+            return None
+        evidence = {"nearest": self._names[match.entry], "score": match.score, "compared": match.why}
+        return Rejection("too_similar", evidence)
+
+    def apply(self, decision: Decision) -> None:
+        """Take in a decision: an accepted task joins the pool."""
+        if decision.accepted:
+            task = decision.candidate
+            self.novelty.add(task.instruction, task.input, task.output, task.language)
+            self._names.append(f"row {row_id(task.row)}")
+            self.tasks.append(task)
+
+    def finish(self, k: int) -> None:
+        """Note that all of index k is decided; indices come in order."""
+        assert k == len(self._sizes)  # noqa: S101 - else the journal has a hole, and nothing may go on
+        self._sizes.append((len(self.novelty), len(self.tasks)))
+
+    @property
+    def decided(self) -> int:
+        """How many indices are wholly decided; the next one's number."""
+        return len(self._sizes)
+
+    def view(self, k: int) -> View:
+        """The pool as it stood after commit `k` (before the first one if `k` is negative)."""
+        entries, tasks = self._sizes[k] if k >= 0 else self._begin
+        return View(self, entries, tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An earlier state of the pool; may be read by several threads while the pool grows."""
+
+    pool: Pool
+    entries: int
+    task_count: int
+
+    @property
+    def tasks(self) -> Sequence[Candidate]:
+        """The accepted tasks of then, oldest first."""
+        return self.pool.tasks[: self.task_count]
+
+    def judge_instruction(self, candidate: Candidate) -> Candidate | None:
+        """The candidate with its rejection, if its instruction alone is already bound to fail, else None."""
+        rejection = self.pool.rules.refuse_instruction(candidate, ()) or self.pool._duplicate(  # noqa: SLF001
+            candidate, self.entries
+        )
+        return None if rejection is None else replace(candidate, rejection=rejection)

@@ -1,0 +1,250 @@
+"""How index k becomes candidates: `code-alpaca` (one call, many numbered tasks) and `staged` (part by part).
+
+A recipe is a function of a plan, a view of the pool and `complete`; it knows nothing of servers, files or
+threads, and calls of it are answered from the log when they were already bought.
+
+Sources: the numbered list with shots is that of Stanford Alpaca (Taori et al. 2023) and Code Alpaca
+(Chaudhary 2023); instruction first, then its instance, is the way of Self-Instruct (Wang et al. 2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+
+from selfinstruct import alpaca, parsing
+from selfinstruct.records import Candidate, Choice, Rejection, Request, Seed
+from selfinstruct.seams import Complete, Plan, PoolView, Recipe
+from selfinstruct.settings import Settings
+from selfinstruct.vocabulary import KINDS, LANGUAGES, find_language
+
+LIST_SIZE = 20  # tasks that one call asks for, the shots included
+INSTRUCTION_TOKENS = 120
+INPUT_TOKENS = 280
+INPUT_TEMPERATURE = 0.7
+OUTPUT_TEMPERATURE = 0.3  # an answer shall be right rather than surprising
+TASKS_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "tasks": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {name: {"type": "string"} for name in ("instruction", "input", "output")},
+                "required": ["instruction", "input", "output"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["tasks"],
+    "additionalProperties": False,
+}
+# One line that begins like a sentence: without it a small model opens a fence or answers at once.
+_ONE_LINE = 'root ::= " " [A-Z] [^\\n\\r`]{20,400} "\\n"'
+_NOT_CODE = {"text", "regex", "json"}  # an answer in them needs no sentence that names the language
+_LABEL = re.compile(r"^\s*(?:\d+[.)]\s*)?(?:\[[^\]\n]{0,120}\]\s*)?")
+
+
+def prompt_text(name: str) -> str:
+    """The prompt file `name` of this package."""
+    return (files("selfinstruct") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")
+
+
+def prompts_digest() -> str:
+    """A 16-digit hex hash of all prompt files; part of a run's fingerprint."""
+    names = sorted(item.name for item in (files("selfinstruct") / "prompts").iterdir())
+    texts = [
+        (files("selfinstruct") / "prompts" / name).read_bytes() for name in names if name.endswith(".txt")
+    ]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def make_recipe(settings: Settings) -> Recipe:
+    """The recipe that the settings name."""
+    if settings.recipe == "staged":
+        return lambda plan, view, complete: staged(settings, plan, view, complete)
+    return lambda plan, view, complete: code_alpaca(settings, plan, view, complete)
+
+
+def seed_of_choice(plan: Plan, step: int) -> int:
+    """The model's sampling seed for a step of an index."""
+    return (plan.seed + step) & 0x7FFFFFFF
+
+
+def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete) -> list[Candidate]:
+    """One call that shows the shots and yields up to 20 numbered tasks (or a JSON object of them)."""
+    first = len(plan.shots) + 1
+    historic = settings.profile == "alpaca"
+    if settings.answer == "json":
+        text = _json_prompt(settings, plan.shots)
+    else:
+        text = alpaca.layout(prompt_text("code_alpaca"), plan.shots)
+    request = Request(
+        prompt=text if settings.endpoint == "completions" else None,
+        messages=(("user", text),) if settings.endpoint == "chat" else (),
+        max_tokens=settings.max_output_tokens or 3072,
+        temperature=settings.temperature or 0.0,
+        top_p=settings.top_p or 1.0,
+        stop=alpaca.STOP if historic else (f"\n{LIST_SIZE + 1}. Instruction",),
+        seed=seed_of_choice(plan, 0),
+        n=settings.choices,
+        schema=TASKS_SCHEMA if settings.answer == "json" else None,
+    )
+    parse = alpaca.parse if historic else parsing.parse
+    choices = complete(request).choices
+    return [found for choice in choices for found in parse(choice.text, choice.finish_reason, first)]
+
+
+def _json_prompt(settings: Settings, shots: Sequence[Seed]) -> str:
+    rows = [{"instruction": s.instruction, "input": s.input, "output": s.output} for s in shots]
+    count = str(LIST_SIZE - len(rows))
+    rule = "".join(
+        f" All tasks are in or about {LANGUAGES[name].display}." for name in settings.only_language
+    )
+    examples = "\n".join(json.dumps(row) for row in rows)
+    return f"{prompt_text('code_alpaca_json').replace('{count}', count)}{rule}\n\nExamples:\n{examples}"
+
+
+def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
+    """First the instruction, judged before more is spent on it; then an input if due; then the output."""
+    opening = _staged_opening(plan)
+    asked = _instruction_request(settings, plan, opening)
+    choice = complete(asked).choices[0]
+    instruction = _clean_instruction(choice.text)
+    candidate = Candidate(instruction, raw=choice.text, language=plan.language, kind=plan.kind)
+    if choice.finish_reason == "length":
+        return [_given_up(candidate, "cut_off", "instruction")]
+    candidate = _with_language(candidate, plan)
+    if (rejected := view.judge_instruction(candidate)) is not None:
+        return [rejected]
+    if plan.with_input:
+        choice = complete(_input_request(settings, plan, opening, instruction)).choices[0]
+        text = _first_block(choice.text)
+        if choice.finish_reason == "length":
+            return [_given_up(replace(candidate, input=text, raw=choice.text), "cut_off", "input")]
+        candidate = replace(candidate, input=parsing.no_input(text))
+    answers = complete(_output_request(settings, plan, candidate)).choices
+    return [_answered(candidate, answer) for answer in answers]
+
+
+def _answered(candidate: Candidate, answer: Choice) -> Candidate:
+    output, language = parsing.strip_fence(answer.text.strip())
+    finished = replace(
+        candidate,
+        output=output,
+        raw=answer.text,
+        language=candidate.language or find_language(language or ""),
+    )
+    if answer.finish_reason == "length":
+        return _given_up(finished, "cut_off", "output")
+    return finished
+
+
+def _given_up(candidate: Candidate, reason: str, part: str) -> Candidate:
+    return replace(candidate, rejection=Rejection(reason, {"part": part}))
+
+
+def _brackets(language: str | None, kind: str | None, topic: str | None, *, with_input: bool) -> str:
+    """`[Rust, fix, rate limiter, about given code] `, or nothing where nothing is known."""
+    words = [LANGUAGES[language].display] if language in LANGUAGES else []
+    words += [KINDS[kind].display.lower()] if kind in KINDS else []
+    words += [topic] if topic else []
+    if not words:
+        return ""
+    return f"[{', '.join(words)}{', about the code or data given below it' if with_input else ''}]"
+
+
+def _staged_opening(plan: Plan) -> str:
+    """The list so far, up to the place where the new instruction begins. Its head never changes."""
+    lines = [prompt_text("staged_instruction"), ""]
+    for number, shot in enumerate(plan.shots, 1):
+        label = _brackets(shot.language, shot.kind, shot.topic, with_input=bool(shot.input))
+        lines.append(f"{number}. {label} {' '.join(shot.instruction.split())}".replace(".  ", ". "))
+    label = _brackets(plan.language, plan.kind, plan.topic, with_input=plan.with_input)
+    return "\n".join([*lines, f"{len(plan.shots) + 1}. {label}".rstrip()])
+
+
+# llama.cpp's own sampling fields; the cache keeps the beginning that prompts have in common.
+_LLAMA = {"cache_prompt": True, "repeat_penalty": 1.05, "min_p": 0.05}
+
+
+def _instruction_request(settings: Settings, plan: Plan, opening: str) -> Request:
+    raw = settings.endpoint == "completions"
+    text = f"{opening}\n\nWrite task {len(plan.shots) + 1}. Answer with its text alone, on one line."
+    return Request(
+        prompt=opening if raw else None,
+        messages=() if raw else (("user", text),),
+        max_tokens=INSTRUCTION_TOKENS,
+        temperature=settings.temperature or 0.0,
+        top_p=settings.top_p or 1.0,
+        stop=("\n",) if raw else (),
+        seed=seed_of_choice(plan, 0),
+        extra={"grammar": _ONE_LINE, **_LLAMA} if raw and settings.backend == "local" else {},
+    )
+
+
+def _input_request(settings: Settings, plan: Plan, opening: str, instruction: str) -> Request:
+    raw = settings.endpoint == "completions"
+    fence = "```" + (plan.language if plan.language and plan.language != "text" else "")
+    prompt = (
+        f"{opening} {instruction}\n\nThe code or data that task {len(plan.shots) + 1} speaks of, "
+        f"short and complete, without its solution:\n{fence}\n"
+    )
+    text = (
+        f"Here is a programming task:\n{instruction}\n\nWrite the code or data that it speaks of, short and "
+        "complete, without its solution. Answer with one fenced block and nothing else."
+    )
+    return Request(
+        prompt=prompt if raw else None,
+        messages=() if raw else (("user", text),),
+        max_tokens=INPUT_TOKENS,
+        temperature=min(settings.temperature or 0.0, INPUT_TEMPERATURE),
+        top_p=settings.top_p or 1.0,
+        stop=("```",) if raw else (),
+        seed=seed_of_choice(plan, 1),
+        extra=_LLAMA if raw and settings.backend == "local" else {},
+    )
+
+
+def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
+    given = f"\n\n```\n{candidate.input}\n```" if candidate.input else ""
+    return Request(
+        messages=(("system", prompt_text("staged_output")), ("user", candidate.instruction + given)),
+        max_tokens=settings.max_output_tokens or 1024,
+        temperature=min(settings.temperature or 0.0, OUTPUT_TEMPERATURE),
+        top_p=settings.top_p or 1.0,
+        seed=seed_of_choice(plan, 2),
+        n=settings.choices,
+        extra={"cache_prompt": True} if settings.backend == "local" else {},
+    )
+
+
+def _clean_instruction(text: str) -> str:
+    """One line without number, bracket, quotes or bold marks."""
+    line = next((line for line in text.splitlines() if line.strip()), "")
+    line = _LABEL.sub("", line, count=1).strip().strip("*").strip()
+    if len(line) > 1 and line[0] == line[-1] == '"':
+        line = line[1:-1]
+    return line
+
+
+def _with_language(candidate: Candidate, plan: Plan) -> Candidate:
+    """Name the language in a sentence of its own where nothing else tells it to whom the row is shown."""
+    name = plan.language
+    if name is None or name in _NOT_CODE or plan.with_input or not candidate.instruction:
+        return candidate
+    term = LANGUAGES[name]
+    words = re.findall(r"[\w+#.]+", candidate.instruction.lower())
+    if {term.display.lower(), term.name, *term.aliases} & {word.rstrip(".") for word in words}:
+        return candidate
+    return replace(candidate, instruction=f"{candidate.instruction} Use {term.display}.")
+
+
+def _first_block(text: str) -> str:
+    """What stands in the first fence, or the text itself where there is none."""
+    _, fence, rest = text.partition("```")
+    return rest.partition("\n")[2].partition("```")[0].strip("\n") if fence else text.strip("\n")

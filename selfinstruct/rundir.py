@@ -1,0 +1,328 @@
+"""The run directory: the truth of a run as append-only logs, and the dataset that follows from them.
+
+Decides nothing about candidates; `pool.py` does. Everything here happens on the main thread but
+`keep_reply` and `keep_failure`, which workers call.
+
+Journal lines, in order:
+    {"adopted": {row}}                 a row that stood in the dataset before (or that the user wrote)
+    {"deleted": "id"}                  a row that the user took out of the dataset
+    {"k": 0, "from": 0, ...}           the decisions on index k, from its candidate number `from` on
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from time import monotonic, time
+from typing import Any
+
+from selfinstruct import __version__
+from selfinstruct.dataset import DatasetFile, run_directory_of
+from selfinstruct.errors import InputError, RequestRefused, Transient
+from selfinstruct.records import JSON, Candidate, Choice, Decision, Rejection, Reply, Row, Usage, row_id
+from selfinstruct.settings import Settings
+from selfinstruct.store import AppendLog, Lock, disk_error, write_atomically
+
+PUBLISH_SHARE = 0.05  # of the run's time at most goes into copying the dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The decisions on (a part of) index k, as the journal has them."""
+
+    k: int
+    start: int  # candidates before this one were decided in an earlier line
+    decisions: tuple[Decision, ...]
+    done: bool  # whether all candidates of index k are decided
+    seeds: tuple[str, ...] = ()
+    derived_from: tuple[str, ...] = ()
+
+    def line(self) -> JSON:
+        """The journal line."""
+        line: dict[str, JSON] = {"k": self.k, "from": self.start, "done": self.done, "seeds": self.seeds}
+        if self.derived_from:
+            line["derived_from"] = self.derived_from
+        line["decisions"] = [_decision_line(decision) for decision in self.decisions]
+        return line
+
+
+def _decision_line(decision: Decision) -> JSON:
+    candidate = decision.candidate
+    line: dict[str, JSON] = {"accepted": decision.accepted}
+    if decision.accepted:
+        line["id"] = row_id(candidate.row)
+    else:
+        assert decision.rejection is not None  # noqa: S101 - that is what not accepted means
+        line["reason"] = decision.rejection.reason
+    line |= candidate.row
+    line |= {name: value for name in ("language", "kind") if (value := getattr(candidate, name))}
+    if not decision.accepted and not candidate.output:
+        line["raw"] = candidate.raw
+    evidence = decision.rejection.evidence if decision.rejection else decision.evidence
+    if evidence:
+        line["evidence"] = evidence
+    return line
+
+
+def decision_of(line: JSON) -> Decision:
+    """The decision that a journal line's entry tells of."""
+    candidate = Candidate(
+        line["instruction"],
+        line["input"],
+        line["output"],
+        line.get("raw", ""),
+        line.get("language"),
+        line.get("kind"),
+    )
+    evidence = line.get("evidence", {})
+    if line["accepted"]:
+        return Decision(candidate, evidence=evidence)
+    return Decision(candidate, Rejection(line["reason"], evidence))
+
+
+def commit_of(line: JSON) -> Commit:
+    """The commit that a journal line tells of."""
+    return Commit(
+        line["k"],
+        line["from"],
+        tuple(decision_of(entry) for entry in line["decisions"]),
+        line["done"],
+        tuple(line["seeds"]),
+        tuple(line.get("derived_from", ())),
+    )
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the run has cost so far, all its sittings together."""
+
+    requests: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    usage: Usage = field(default_factory=Usage)
+    cost: float = 0.0
+
+    def add(self, line: JSON) -> None:
+        """Count a line of the replies log."""
+        self.requests += "text" in line
+        if "text" not in line:
+            self.failures[line.get("failed") or line.get("refused") or "unknown"] += 1
+        self.usage += Usage(**line.get("usage", {}))
+        self.cost += line.get("cost") or 0.0
+
+
+class RunDirectory:
+    """One run, opened for writing; close it in the end.
+
+    Raises:
+        InputError: a file of it cannot be read, or the settings differ from those it was begun with.
+        LockedError: another run is writing here.
+    """
+
+    def __init__(self, settings: Settings, extra_fingerprint: dict[str, JSON]) -> None:
+        self.path = run_directory_of(settings.output)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+        self._lock = Lock(self.path / "lock")
+        self._settings = settings
+        self._dataset = DatasetFile(settings.output)
+        self._dataset.load()  # a dataset that is none is told before anything is written
+        self._check_settings(settings.fingerprint() | extra_fingerprint)
+        self._journal = AppendLog(self.path / "journal.jsonl")
+        self._replies = AppendLog(self.path / "replies.jsonl")
+        self._counting = threading.Lock()
+        self.totals = Totals()
+        self.stored: dict[str, JSON] = {}
+        self._rows: list[Row] = []  # as the logs have it, oldest first
+        self._published = 0  # how many of them the dataset has, or had
+        self._publish_after = 0.0
+
+    @property
+    def size(self) -> int:
+        """The number of rows that the dataset has when all that is decided is published."""
+        return len(self._rows)
+
+    def _check_settings(self, fingerprint: dict[str, JSON]) -> None:
+        path = self.path / "run.json"
+        if path.exists():
+            try:
+                before = json.loads(path.read_bytes())["fingerprint"]
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{path}: not readable; move {self.path} away to begin anew") from None
+            changed = [
+                f"{name.replace('_', '-')}: {before.get(name)!r} -> {fingerprint.get(name)!r}"
+                for name in sorted(before.keys() | fingerprint.keys())
+                if before.get(name) != fingerprint.get(name)
+            ]
+            if changed:
+                raise InputError(
+                    f"{self.path}: begun with other settings ({'; '.join(changed)}); go on with those, "
+                    f"choose another --output, or move {self.path} away: a new run then takes the rows over"
+                )
+            return
+        about = {
+            "selfinstruct": __version__,
+            "python": platform.python_version(),
+            "begun": int(time()),
+            "fingerprint": fingerprint,
+            "settings": self._settings.model_dump(mode="json", exclude={"base_url"}),
+        }
+        write_atomically(path, json.dumps(about, indent=2).encode() + b"\n")
+
+    def replay(self) -> Iterator[Row | Commit]:
+        """Everything that was decided, in order: rows taken over, and commits.
+
+        Afterwards the replies of undecided indices are in `stored` and the dataset is up to date. To be
+        read to the end, once, before anything is committed.
+        """
+        following = 0
+        for line in self._journal.read():
+            if "adopted" in line:
+                self._rows.append(line["adopted"])
+                yield line["adopted"]
+            elif "deleted" in line:
+                self._forget(line["deleted"])
+            else:
+                commit = commit_of(line)
+                self._rows += [decision.candidate.row for decision in commit.decisions if decision.accepted]
+                following = commit.k + commit.done
+                yield commit
+        for line in self._replies.read():
+            self.totals.add(line)
+            if "failed" not in line and int(line["key"].partition(".")[0]) >= following:
+                self.stored[line["key"]] = line
+        yield from self._reconcile()
+
+    def _forget(self, identity: str) -> None:
+        for number, row in enumerate(self._rows):
+            if row_id(row) == identity:
+                del self._rows[number]
+                return
+
+    def _reconcile(self) -> Iterator[Row]:
+        """Bring dataset and journal together: publish what is missing, note what the user changed."""
+        published = self._read_published()
+        there = self._dataset.load()
+        if there is None:
+            if self._rows:
+                self._dataset.create()
+                self._dataset.append(self._rows)
+        else:
+            now = Counter(map(row_id, there))
+            had = Counter(map(row_id, self._rows[:published]))
+            unnoted = now - had  # published, and then the process was killed before it could note that
+            missing = [row for row in self._rows[published:] if not _take(unnoted, row)]
+            extra = now - Counter(map(row_id, self._rows))
+            deleted = had - now
+            if missing:
+                self._dataset.append(missing)
+            for identity in deleted.elements():
+                self._journal.append({"deleted": identity})
+                self._forget(identity)
+            for row in there:
+                if _take(extra, row):
+                    self._journal.append({"adopted": row})
+                    self._rows.append(row)
+                    yield row
+            self._journal.sync()
+        if self._rows or there is not None:
+            self._note_published()
+
+    def _read_published(self) -> int:
+        try:
+            return int(json.loads((self.path / "published.json").read_bytes())["rows"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _note_published(self) -> None:
+        self._published = len(self._rows)
+        write_atomically(
+            self.path / "published.json",
+            b'{"rows": %d, "target": %d}\n' % (self._published, self._settings.num),
+        )
+
+    def keep_reply(self, key: str, digest: str, reply: Reply) -> None:
+        """Log what was bought. Safe from any thread."""
+        line: dict[str, Any] = {"key": key, "request": digest, **asdict(reply.choices[0])}
+        if reply.choices[1:]:
+            line["others"] = [asdict(choice) for choice in reply.choices[1:]]
+        line |= {"usage": asdict(reply.usage), "model": reply.model, "seconds": round(reply.seconds, 3)}
+        line |= {"cost": reply.cost, "time": int(time())}
+        self._log(line)
+
+    def _log(self, line: JSON) -> None:
+        with self._counting:
+            self._replies.append(line)
+            self.totals.add(line)
+
+    def keep_failure(self, key: str, digest: str, error: Transient | RequestRefused, cost: float) -> None:
+        """Log a call that brought nothing, with what it may have cost. Safe from any thread."""
+        name = {"failed": error.kind} if isinstance(error, Transient) else {"refused": error.reason}
+        line = {
+            "key": key,
+            "request": digest,
+            **name,
+            "message": str(error),
+            "cost": cost,
+            "time": int(time()),
+        }
+        self._log(line)
+
+    def commit(self, commit: Commit) -> None:
+        """Make decisions durable, then let the dataset follow (at once, or soon when it has grown large)."""
+        self._replies.sync()
+        self._journal.append(commit.line())
+        self._journal.sync()
+        self._rows += [decision.candidate.row for decision in commit.decisions if decision.accepted]
+        if monotonic() >= self._publish_after:
+            self.publish()
+
+    def publish(self) -> None:
+        """Write all accepted rows that the dataset does not have yet."""
+        began = monotonic()
+        if not self._dataset.unchanged():
+            for _ in self._reconcile():
+                pass  # rows the user wrote meanwhile; the pool learns of them at the next start
+        else:
+            self._dataset.append(self._rows[self._published :])
+            self._note_published()
+        now = monotonic()
+        self._publish_after = now + (now - began) / PUBLISH_SHARE
+
+    def close(self) -> None:
+        """Release files and lock."""
+        self._journal.close()
+        self._replies.close()
+        self._lock.release()
+
+
+def _take(counts: Counter[str], row: Row) -> bool:
+    """Whether `row` is still among `counts`; takes it out of them."""
+    identity = row_id(row)
+    if counts[identity] <= 0:
+        return False
+    counts[identity] -= 1
+    return True
+
+
+def reply_of(line: JSON) -> Reply:
+    """The reply that a line of the replies log tells of.
+
+    Raises:
+        RequestRefused: the line says that the server would not take the request.
+    """
+    if "refused" in line:
+        raise RequestRefused(line["message"], line["refused"])
+    others = tuple(Choice(**choice) for choice in line.get("others", ()))
+    return Reply(
+        (Choice(line["text"], line["finish_reason"]), *others),
+        Usage(**line["usage"]),
+        line["model"],
+        line["seconds"],
+        line["cost"],
+    )

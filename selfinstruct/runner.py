@@ -1,0 +1,246 @@
+"""The loop: plan ahead, ask in parallel, decide in order. The only module that owns threads.
+
+Index k is planned from the pool as it stood after commit k - lookahead, workers finish in any order, and
+decisions are made in order of k on the calling thread. So what is accepted depends on the settings and the
+replies alone, never on timing.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import monotonic
+
+from selfinstruct.calls import ATTEMPTS, Calls, Stopping
+from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
+from selfinstruct.pool import Pool
+from selfinstruct.records import Candidate, Rejection, Reply, Request
+from selfinstruct.rundir import Commit, RunDirectory
+from selfinstruct.sampling import Sampler
+from selfinstruct.seams import Plan, Recipe
+
+TICK = 0.5  # seconds after which the caller gets a sign of life
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the loop works with; everything is open and ready."""
+
+    target: int
+    lookahead: int
+    concurrency: int
+    grace: float  # seconds that requests in flight get when the run stops
+    stall: int | None
+    expected_yield: (
+        float | None
+    )  # tasks per index, to begin with; None: replies cost nothing, keep all slots full
+    sampler: Sampler
+    pool: Pool
+    recipe: Recipe
+    run: RunDirectory
+    calls: Calls
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a worker brings back for an index."""
+
+    k: int
+    candidates: list[Candidate] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+def resume(run: RunDirectory, pool: Pool) -> int:
+    """Fold what the run directory tells into the pool.
+
+    Returns:
+        How many candidates of the next index are already decided (a target may fall in the middle).
+    """
+    start = 0
+    for event in run.replay():
+        if isinstance(event, dict):
+            pool.adopt(event)
+            continue
+        for decision in event.decisions:
+            pool.apply(decision)
+        start = 0 if event.done else event.start + len(event.decisions)
+        if event.done:
+            pool.finish(event.k)
+    return start
+
+
+def generate(job: Job, start: int) -> Iterator[Commit | None]:
+    """Work until the dataset holds `job.target` rows.
+
+    Args:
+        job: what to work with.
+        start: candidates of the first open index that were decided before.
+
+    Yields:
+        Each commit, and None now and then while nothing happens.
+
+    Raises:
+        StoppedEarly: at a limit, a stall, or after `job.calls.stop`; everything is kept.
+        BackendError: the backend does not work.
+    """
+    inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    work: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
+    width = min(job.lookahead, job.concurrency * 2)  # a worker whose retry waits holds a thread, but no slot
+    for _ in range(width):
+        threading.Thread(target=_work, args=(job, work, inbox), daemon=True).start()
+    try:
+        yield from _loop(_Line(job, start), width, work, inbox)
+    finally:
+        job.calls.stop("closed")
+        for _ in range(width):
+            work.put(None)
+
+
+def _work(job: Job, work: queue.SimpleQueue[Plan | None], inbox: queue.SimpleQueue[Outcome]) -> None:
+    while (plan := work.get()) is not None:
+        inbox.put(_run_recipe(job, plan))
+
+
+def _run_recipe(job: Job, plan: Plan) -> Outcome:
+    """All that happens off the main thread: the recipe with its calls. Whatever it raises is brought back."""
+    step = 0
+
+    def complete(request: Request) -> Reply:
+        nonlocal step
+        step += 1
+        return job.calls.complete(f"{plan.k}.{step - 1}", request)
+
+    view = job.pool.view(plan.k - job.lookahead)
+    try:
+        return Outcome(plan.k, job.recipe(plan, view, complete))
+    except RequestRefused as refusal:
+        rejection = Rejection(refusal.reason, {"message": str(refusal), "step": step - 1})
+        return Outcome(plan.k, [Candidate(language=plan.language, kind=plan.kind, rejection=rejection)])
+    except BaseException as error:  # noqa: BLE001 - it is raised again on the main thread
+        return Outcome(plan.k, error=error)
+
+
+class _Line:
+    """The indices between planning and commit, and how the run comes to its end."""
+
+    def __init__(self, job: Job, start: int) -> None:
+        self.job = job
+        self.start = start
+        self.plans: dict[int, Plan] = {}
+        self.done: dict[int, Outcome] = {}
+        self.unfinished = 0
+        self.failure: BaseException | None = None
+        self.stalled = False
+        self.barren = 0  # decided indices in a row without an accepted task
+        self.decided = self.accepted = 0
+
+    @property
+    def following(self) -> int:
+        """The next index to plan."""
+        return self.job.pool.decided + len(self.plans)
+
+    @property
+    def stopping(self) -> bool:
+        return self.job.calls.why_stopped is not None
+
+    def _closed(self) -> bool:
+        return self.stalled or self.job.run.size >= self.job.target
+
+    def wanted(self, width: int) -> int:
+        """How many indices should be under way: no more than the target still needs, where replies cost."""
+        job = self.job
+        if job.expected_yield is not None:
+            per_index = (self.accepted + 5 * job.expected_yield) / (self.decided + 5)
+            width = min(width, math.ceil(1.2 * (job.target - job.run.size) / max(per_index, 0.05)))
+        return min(width, job.lookahead - (self.following - job.pool.decided) + self.unfinished)
+
+    def receive(self, outcome: Outcome) -> None:
+        """Take in what a worker brings; an error of it ends the run."""
+        self.unfinished -= 1
+        if outcome.error is None:
+            self.done[outcome.k] = outcome
+        elif not isinstance(outcome.error, Stopping):
+            self.failure = self.failure or outcome.error
+            self.job.calls.stop(str(outcome.error))
+
+    def commits(self) -> Iterator[Commit]:
+        """Decide the indices whose turn it is."""
+        job = self.job
+        while not self._closed() and (outcome := self.done.pop(job.pool.decided, None)) is not None:
+            commit = self._decide(outcome, self.plans.pop(outcome.k))
+            job.run.commit(commit)
+            yield commit
+            got = sum(decision.accepted for decision in commit.decisions)
+            self.decided += 1
+            self.accepted += got
+            self.barren = 0 if got else self.barren + 1
+            if job.stall is not None and self.barren >= job.stall:
+                job.calls.stop(
+                    f"--stall {job.stall}: that many replies in a row brought no new task; "
+                    "see the reasons with `selfinstruct status`"
+                )
+                self.stalled = True  # deciding what else is ready would make the journal depend on timing
+
+    def _decide(self, outcome: Outcome, plan: Plan) -> Commit:
+        job, decisions = self.job, []
+        missing = job.target - job.run.size
+        for candidate in outcome.candidates[self.start :]:
+            decision = job.pool.judge(candidate, plan.shots)
+            job.pool.apply(decision)
+            decisions.append(decision)
+            missing -= decision.accepted
+            if not missing:
+                break
+        done = self.start + len(decisions) == len(outcome.candidates)
+        seeds = tuple(shot.id for shot in plan.shots if shot.id not in plan.derived_from)
+        commit = Commit(outcome.k, self.start, tuple(decisions), done, seeds, plan.derived_from)
+        if done:
+            job.pool.finish(outcome.k)
+        self.start = 0
+        return commit
+
+
+def _loop(
+    line: _Line, width: int, work: queue.SimpleQueue[Plan | None], inbox: queue.SimpleQueue[Outcome]
+) -> Iterator[Commit | None]:
+    job = line.job
+    until: float | None = None
+    while True:
+        yield from line.commits()
+        if job.run.size >= job.target:
+            job.calls.stop("the target is reached")
+        if line.stopping:
+            until = until or monotonic() + job.grace
+            if not line.unfinished or monotonic() >= until:
+                break
+        else:
+            while line.unfinished < line.wanted(width):
+                k = line.following
+                line.plans[k] = job.sampler.plan(k, job.pool.view(k - job.lookahead))
+                work.put(line.plans[k])
+                line.unfinished += 1
+        try:
+            line.receive(inbox.get(timeout=TICK))
+            while not inbox.empty():
+                line.receive(inbox.get())
+        except queue.Empty:
+            job.calls.check_time()
+            yield None
+    yield from line.commits()
+    if job.run.size >= job.target:
+        return
+    if line.failure is not None:
+        raise _outcome_of(line.failure)
+    raise StoppedEarly(job.calls.why_stopped or "stopped")
+
+
+def _outcome_of(failure: BaseException) -> BaseException:
+    """A request that failed to the last attempt ends the run like a backend that refuses."""
+    if isinstance(failure, Transient):
+        return BackendError(
+            f"{failure} (tried {ATTEMPTS} times); all replies are kept: run the same command again"
+        )
+    return failure

@@ -1,0 +1,171 @@
+"""What is asked for at index k: language, kind, topic and examples, balanced and repeatable.
+
+Pure. Languages and kinds are not drawn blindly: a two-dimensional low-discrepancy sequence walks through
+them, so that every stretch of a run has nearly the shares that the weights ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from selfinstruct.errors import InputError
+from selfinstruct.records import Candidate, Seed, row_id
+from selfinstruct.seams import Plan
+
+# The generalised golden ratio in two dimensions (the root of x^3 = x + 1): the additive recurrence with its
+# powers fills the unit square evenly (M. Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences").
+_ROOT = 1.32471795724474602596
+_STEP_LANGUAGE, _STEP_KIND = 1 / _ROOT, 1 / _ROOT**2
+
+
+class Tasks(Protocol):
+    """The accepted tasks that may serve as examples."""
+
+    @property
+    def tasks(self) -> Sequence[Candidate]:
+        """Oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Draws plans from seeds.
+
+    Weights are factors for a language or a kind; without one, its share grows with the square root of the
+    number of its seeds. `topics` are lists of subjects by language, with `general` for the others.
+
+    Raises:
+        InputError: `only_language` or `only_kind` leave no seed.
+    """
+
+    seeds: Sequence[Seed]
+    seed: int = 0
+    shots: int = 3
+    machine_shots: int = 0
+    only_language: tuple[str, ...] = ()
+    only_kind: tuple[str, ...] = ()
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    _chosen: list[Seed] = field(init=False)
+    _weights: dict[tuple[str, str], float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        chosen = [
+            seed
+            for seed in self.seeds
+            if (not self.only_language or seed.language in self.only_language)
+            and (not self.only_kind or seed.kind in self.only_kind)
+        ]
+        if not chosen:
+            there = sorted({seed.language for seed in self.seeds if seed.language})
+            kinds = sorted({seed.kind for seed in self.seeds if seed.kind})
+            raise InputError(
+                "seeds: none is left by --only-language and --only-kind; the seeds have the languages "
+                f"{', '.join(there) or '(not told)'} and the kinds {', '.join(kinds) or '(not told)'}"
+            )
+        weights = {
+            (seed.language, seed.kind): self._factor("language", seed.language)
+            * self._factor("kind", seed.kind)
+            for seed in chosen
+            if seed.language and seed.kind
+        }
+        if weights and not any(weights.values()):
+            raise InputError(
+                "weights: they leave no seed task; give one of its languages and kinds more than 0"
+            )
+        object.__setattr__(self, "_chosen", chosen)
+        object.__setattr__(self, "_weights", weights)
+
+    def _factor(self, axis: str, name: str) -> float:
+        return self.weights.get(axis, {}).get(name, 1.0)
+
+    def plan(self, k: int, view: Tasks) -> Plan:
+        """The plan of index `k`, given the tasks accepted by then."""
+        rng = random.Random(f"{self.seed}:{k}")
+        language, kind = self._cell(k)
+        machine = self._machine_shots(rng, view)
+        shots = [*self._shots(rng, language, kind), *machine]
+        rng.shuffle(shots)
+        kin = [seed for seed in self._chosen if seed.kind == kind]
+        share = sum(bool(seed.input) for seed in kin) / len(kin) if kin else 0.0
+        return Plan(
+            k,
+            tuple(shots),
+            language,
+            kind,
+            self._topic(k, language),
+            with_input=rng.random() < share,
+            seed=int.from_bytes(hashlib.sha256(f"{self.seed}:{k}".encode()).digest()[:4], "big") >> 1,
+            derived_from=tuple(shot.id for shot in machine),
+        )
+
+    def _cell(self, k: int) -> tuple[str | None, str | None]:
+        """The language and the kind of index k; None where the seeds do not tell them."""
+        if not self._weights:
+            return None, None
+        rng = random.Random(f"{self.seed}:start")
+        first, second = rng.random(), rng.random()
+        counts = Counter((seed.language, seed.kind) for seed in self._chosen)
+        languages: Counter[str] = Counter()
+        for (language, kind), weight in self._weights.items():
+            languages[language] += counts[language, kind] if weight else 0
+        table = {name: math.sqrt(n) * self._factor("language", name) for name, n in languages.items()}
+        language = _pick(table, (first + k * _STEP_LANGUAGE) % 1)
+        kinds = {
+            kind: math.sqrt(counts[own, kind]) * self._factor("kind", kind)
+            for own, kind in self._weights
+            if own == language
+        }
+        return language, _pick(kinds, (second + k * _STEP_KIND) % 1)
+
+    def _shots(self, rng: random.Random, language: str | None, kind: str | None) -> list[Seed]:
+        """Seeds without repetition: first one of the very cell, then of its language, of its kind, any."""
+        wanted = (
+            lambda seed: seed.language == language and seed.kind == kind,
+            lambda seed: seed.language == language,
+            lambda seed: seed.kind == kind,
+        )
+        left = list(self._chosen)
+        rng.shuffle(left)
+        shots: list[Seed] = []
+        for number in range(min(self.shots, len(left))):
+            fits = wanted[number] if language and number < len(wanted) else (lambda _: True)
+            seed = next((seed for seed in left if fits(seed)), left[0])
+            left.remove(seed)
+            shots.append(seed)
+        return shots
+
+    def _machine_shots(self, rng: random.Random, view: Tasks) -> list[Seed]:
+        if not self.machine_shots:
+            return []
+        tasks = view.tasks
+        drawn = rng.sample(range(len(tasks)), min(self.machine_shots, len(tasks)))
+        return [
+            Seed(row_id(task.row), task.instruction, task.input, task.output, task.language, task.kind)
+            for task in (tasks[number] for number in drawn)
+        ]
+
+    def _topic(self, k: int, language: str | None) -> str | None:
+        """Each round through the list has every topic once, in an order of its own."""
+        topics = self.topics.get(language or "", self.topics.get("general", ()))
+        if not topics or language is None:
+            return None
+        turn, place = divmod(k, len(topics))
+        return random.Random(f"{self.seed}:{language}:{turn}").sample(list(topics), len(topics))[place]
+
+
+def _pick(table: Mapping[str, float], at: float) -> str:
+    """The name in whose share of the sum `at` (0 <= at < 1) falls, names in alphabetical order."""
+    names = sorted(name for name, weight in table.items() if weight > 0)
+    total = sum(table[name] for name in names)
+    reached = 0.0
+    for name in names:
+        reached += table[name] / total
+        if at < reached:
+            return name
+    return names[-1]

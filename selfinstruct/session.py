@@ -1,0 +1,271 @@
+"""A run from settings to finished dataset: opens what the loop needs, in the right order, and closes it.
+
+The public `generate` lives here. Nothing is printed; a caller that wants a progress bar reads the events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal
+
+from selfinstruct import alpaca, filters, novelty, seeds
+from selfinstruct.calls import Calls, Limits
+from selfinstruct.errors import InputError
+from selfinstruct.pool import Pool, Rules
+from selfinstruct.recipes import make_recipe, prompts_digest
+from selfinstruct.records import Candidate, Rejection, Row, Seed
+from selfinstruct.rundir import Commit, RunDirectory
+from selfinstruct.runner import Job, resume
+from selfinstruct.runner import generate as run_loop
+from selfinstruct.sampling import Sampler
+from selfinstruct.seams import Backend
+from selfinstruct.settings import Settings, make_settings
+from selfinstruct.syntax import check_syntax
+from selfinstruct.vocabulary import find_kind, find_language
+
+GRACE = {"local": 0.0, "openai": 30.0, "replay": 5.0}  # seconds for requests in flight when a run stops
+ENGINE_LOG = "SELFINSTRUCT_ENGINE_LOG"  # names a file for the embedded engine's talk
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Session:
+    """An open run. `events` works on it; `counts` is about this sitting only."""
+
+    settings: Settings
+    run: RunDirectory
+    pool: Pool
+    sampler: Sampler
+    start: int
+    began: float
+    calls: Calls | None = None
+    stop_reason: str | None = None
+    accepted: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    before: int = 0  # rows when it was opened
+
+    def stop(self, why: str) -> None:
+        """End the run as soon as what is under way is safe. May be called from a signal handler's thread."""
+        self.stop_reason = self.stop_reason or why
+        if self.calls is not None:
+            self.calls.stop(why)
+
+    def events(self, backend: Backend) -> Iterator[Commit | None]:
+        """Work until the target is reached; yields commits, and None now and then.
+
+        Raises:
+            StoppedEarly, BackendError: see `runner.generate`.
+        """
+        settings = self.settings
+        self.calls = Calls(backend, self.run, _limits(settings, self.began), _price(settings))
+        if self.stop_reason is not None:
+            self.calls.stop(self.stop_reason)
+        job = Job(
+            target=settings.num,
+            lookahead=settings.lookahead or 1,
+            concurrency=settings.concurrency or 1,
+            grace=GRACE[settings.backend],
+            stall=settings.stall,
+            expected_yield=_expected_yield(settings),
+            sampler=self.sampler,
+            pool=self.pool,
+            recipe=make_recipe(settings),
+            run=self.run,
+            calls=self.calls,
+        )
+        try:
+            for commit in run_loop(job, self.start):
+                self._count(commit)
+                yield commit
+        finally:
+            self.run.publish()
+
+    def _count(self, commit: Commit | None) -> None:
+        for decision in commit.decisions if commit else ():
+            if decision.rejection is None:
+                self.accepted += 1
+            else:
+                reason = decision.rejection.reason
+                self.rejected[reason] = self.rejected.get(reason, 0) + 1
+
+
+def _limits(settings: Settings, began: float) -> Limits:
+    return Limits(
+        concurrency=settings.concurrency or 1,
+        rpm=settings.rpm,
+        tpm=settings.tpm,
+        max_requests=settings.max_requests,
+        max_tokens=settings.max_tokens,
+        max_cost=settings.max_cost,
+        deadline=None if settings.max_minutes is None else began + 60 * settings.max_minutes,
+    )
+
+
+def _expected_yield(settings: Settings) -> float | None:
+    if settings.backend != "openai":
+        return None
+    return settings.num / expected_indices(settings)
+
+
+def _price(settings: Settings) -> Callable[[int, int, int], float] | None:
+    prices = settings.prices
+    if prices is None:
+        if settings.max_cost is not None and settings.backend == "openai":
+            raise InputError(
+                "--max-cost: the price of this model is not known; give it in the --config file: "
+                "[prices] input = DOLLARS, output = DOLLARS, each for a million tokens"
+            )
+        return None
+    cached_price = prices.input if prices.cached is None else prices.cached
+
+    def price(prompt: int, completion: int, cached: int) -> float:
+        fresh = (prompt - cached) * prices.input
+        return (fresh + cached * cached_price + completion * prices.output) / 1e6
+
+    return price
+
+
+def load_seeds(settings: Settings) -> tuple[list[Seed], Sampler]:
+    """The seeds of a run and the sampler over them.
+
+    Raises:
+        InputError: the seeds cannot be read, or the settings leave none of them.
+    """
+    loaded = seeds.load(settings.seeds)
+    return loaded, Sampler(
+        loaded,
+        settings.seed,
+        settings.shots,
+        settings.machine_shots,
+        tuple(_canonical(name, find_language, "language") for name in settings.only_language),
+        tuple(_canonical(name, find_kind, "kind") for name in settings.only_kind),
+        {
+            "language": _factors(settings, "language", find_language),
+            "kind": _factors(settings, "kind", find_kind),
+        },
+        seeds.load_topics(settings.seeds) if settings.seeds is None or settings.seeds.is_dir() else {},
+    )
+
+
+def _factors(
+    settings: Settings, axis: Literal["language", "kind"], find: Callable[[str], str | None]
+) -> dict[str, float]:
+    return {_canonical(name, find, axis): weight for name, weight in settings.weights.get(axis, {}).items()}
+
+
+def _canonical(name: str, find: Callable[[str], str | None], axis: str) -> str:
+    found = find(name)
+    if found is None:
+        raise InputError(f"{name!r}: no {axis} that selfinstruct knows; see `selfinstruct seeds list`")
+    return found
+
+
+def make_rules(settings: Settings) -> Rules:
+    """The filters and the check that the profile and `--verify` ask for."""
+
+    def accept(_: Candidate, __: Sequence[Seed] = ()) -> Rejection | None:
+        return None
+
+    check = check_syntax if settings.verify == "syntax" else accept
+    if settings.profile == "alpaca":
+        return Rules(
+            lambda candidate, _: alpaca.refuse(candidate),
+            lambda candidate, _: alpaca.refuse(candidate),
+            check,
+        )
+    return Rules(filters.refuse, filters.refuse_instruction, check)
+
+
+def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
+    """The pool of a run before its first decision: the seeds."""
+    return Pool(loaded, make_rules(settings), novelty.make(settings.profile, settings.threshold))
+
+
+def expected_indices(settings: Settings) -> float:
+    """How many indices the target will take, by the yields that were seen in trials."""
+    return settings.num / ((0.8 if settings.recipe == "staged" else 10.0) * settings.choices)
+
+
+@contextmanager
+def open_session(settings: Settings) -> Iterator[Session]:
+    """Open the run directory and bring the pool to where it was; no model is started yet.
+
+    Raises:
+        InputError, LockedError: see `RunDirectory`.
+    """
+    began = monotonic()
+    loaded, sampler = load_seeds(settings)
+    _price(settings)
+    pool = make_pool(settings, loaded)
+    run = RunDirectory(settings, {"seeds": seeds.digest(loaded), "prompts": prompts_digest()})
+    try:
+        start = resume(run, pool)
+        yield Session(settings, run, pool, sampler, start, began, before=run.size)
+    finally:
+        run.close()
+
+
+@contextmanager
+def open_backend(settings: Settings, say: Progress = lambda _: None) -> Iterator[Backend]:
+    """Start what answers requests; `say` is told what takes time.
+
+    Raises:
+        InputError: the model or the replies are not there.
+        BackendError: the server or the embedded model does not come up.
+    """
+    backend = _make_backend(settings, say)
+    with closing(backend):
+        yield backend
+
+
+def _make_backend(settings: Settings, say: Progress) -> Backend:
+    width = settings.concurrency or 1
+    if settings.backend == "replay":
+        from selfinstruct.backend_replay import ReplayBackend
+
+        return ReplayBackend(Path(settings.model or ""))
+    if settings.backend == "openai":
+        from selfinstruct.backend_openai import OpenAIBackend
+
+        return OpenAIBackend(
+            settings.model or "", settings.base_url, timeout=settings.timeout, max_connections=width
+        )
+    from selfinstruct import weights
+    from selfinstruct.backend_local import LocalBackend
+
+    path = weights.resolve(settings.model or "")
+    say(f"starting {settings.model} on this machine")
+    log = os.environ.get(ENGINE_LOG)
+    return LocalBackend(path, alias=settings.model, concurrency=width, log=Path(log) if log else None)
+
+
+def generate(config: str | Path | None = None, **settings: Any) -> Iterator[Row]:
+    """Make new tasks and yield each as it is accepted, in the order of the dataset.
+
+    The same run as `selfinstruct generate`: it writes the dataset and the run directory, goes on where
+    it was left, and ends when the dataset holds `num` rows. Leaving the loop early keeps everything.
+
+    Args:
+        config: a TOML file with settings.
+        **settings: the names of the flags, with underscores (`num=10, backend="openai", model="..."`).
+
+    Yields:
+        `{"instruction": ..., "input": ..., "output": ...}` of each new task.
+
+    Raises:
+        SelfInstructError: its subclasses tell what is wrong, each in one line (`errors.py`).
+    """
+    chosen = make_settings(settings, Path(config) if config else None)
+    with open_session(chosen) as session:
+        if session.run.size >= chosen.num:
+            return
+        with open_backend(chosen) as backend:
+            for commit in session.events(backend):
+                for decision in commit.decisions if commit else ():
+                    if decision.accepted:
+                        yield decision.candidate.row

@@ -1,0 +1,222 @@
+"""Files that survive a kill: an append-only log of JSON lines, an atomic write, a lock.
+
+It knows nothing of tasks or datasets. `OSError` of a full or read-only disk is turned into one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from selfinstruct.errors import InputError, LockedError, SelfInstructError, StoppedEarly
+from selfinstruct.records import JSON
+
+
+def disk_error(path: Path, error: OSError) -> SelfInstructError:
+    """The one line for a failed write: a full disk stops the run (status 3), a closed folder is status 2."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return StoppedEarly(
+            f"{path}: {error.strerror}; all that was written before is kept: make room, run the same command again"
+        )
+    return InputError(f"{path}: cannot write: {error.strerror}; choose another --output or change its rights")
+
+
+class AppendLog:
+    """JSON lines that are only ever appended; a line is there whole or not at all.
+
+    A last line torn by a kill or a power cut is cut off when the log is opened. Appending is safe from
+    several threads.
+
+    Raises:
+        InputError: the file cannot be opened, or a line before the last is not JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mutex = threading.Lock()
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise disk_error(path, error) from None
+        self._end = 0
+
+    def read(self) -> Iterator[JSON]:
+        """Every whole line as a value, in order; afterwards the log is ready to be appended to."""
+        self._end = 0
+        with os.fdopen(os.dup(self._fd), "rb") as file:
+            file.seek(0)
+            for value, end in _lines(self.path, file):
+                yield value
+                self._end = end
+        if os.fstat(self._fd).st_size != self._end:
+            os.ftruncate(self._fd, self._end)
+
+    def append(self, value: JSON) -> None:
+        """Write one line; it survives a kill of the process at once, a power cut after `sync`."""
+        line = json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        with self._mutex:
+            try:
+                written = 0
+                while written < len(line):
+                    written += os.pwrite(self._fd, line[written:], self._end + written)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, self._end)
+                raise disk_error(self.path, error) from None
+            self._end += len(line)
+
+    def sync(self) -> None:
+        """Wait until the disk has it."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_log(path: Path) -> Iterator[JSON]:
+    """The whole lines of a log that another process may be writing; a torn last line is left out.
+
+    Raises:
+        InputError: a line before the last is not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            for value, _ in _lines(path, file):
+                yield value
+    except FileNotFoundError:
+        return
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[JSON, int]]:
+    """(value, offset behind its line) for each line; stops before a last line that is torn."""
+    end = 0
+    bad: int | None = None
+    for number, line in enumerate(file, 1):
+        if bad is not None:
+            raise InputError(
+                f"{path}: line {bad} is not JSON; restore the file from a backup or cut it there"
+            )
+        end += len(line)
+        try:
+            value = json.loads(line)
+        except ValueError:
+            bad = number  # only a last line may be torn
+            continue
+        if line.endswith(b"\n"):
+            yield value, end
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`: a reader sees the old bytes or the new ones, never a part.
+
+    There may be one writer only (see `Lock`); what a killed writer left is overwritten by the next.
+    """
+    temporary = part_of(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            put_in_place(file, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise disk_error(path, error) from None
+
+
+def part_of(path: Path) -> Path:
+    """The hidden name beside `path` under which its next version is written."""
+    return path.with_name(f".{path.name}.part")
+
+
+def put_in_place(file: BinaryIO, path: Path) -> None:
+    """Bring `file`, open at `part_of(path)`, to the disk and let it replace `path`."""
+    file.flush()
+    os.fsync(file.fileno())
+    if path.exists():
+        shutil.copymode(path, part_of(path))
+    part_of(path).replace(path)
+    if os.name == "posix":  # without this a power cut may undo the renaming
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class Lock:
+    """One writer for a folder: an advisory lock that the system drops when the process ends, however it ends.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("a+")
+        except OSError as error:
+            raise disk_error(path, error) from None
+        if not _try_lock(self._file.fileno()):
+            self._file.seek(0)
+            owner = self._file.read(100).strip() or "another process"
+            self._file.close()
+            raise LockedError(
+                f"{path}: held by {owner}; wait for that run to end, or choose another --output"
+            )
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {_host()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._file.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock now; asks without disturbing it."""
+    try:
+        with path.open("r+") as file:
+            return not _try_lock(file.fileno())
+    except OSError:
+        return False
+
+
+def _host() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        os.lseek(descriptor, 4096, os.SEEK_SET)  # behind the text, which others must be able to read
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfinstruct.rouge import fmeasure, lcs_length
+from selfinstruct.rouge_index import RougeIndex
+
+WORDS = st.sampled_from("a b c d e f g h i j k l".split())  # noqa: SIM905
+SEQUENCES = st.lists(st.lists(WORDS, max_size=14), max_size=40)
+THRESHOLDS = st.floats(0, 1) | st.sampled_from([0.0, 0.5, 2 / 3, 0.7, 0.7 - 1e-9, 0.8, 0.9, 1.0])
+
+
+def compare_all(pool: list[list[str]], query: list[str], threshold: float) -> list[tuple[int, float]]:
+    scores = [fmeasure(lcs_length(query, one), len(query), len(one)) for one in pool]  # type: ignore[arg-type]
+    return [(entry, score) for entry, score in enumerate(scores) if score > threshold]
+
+
+def zipf_sequences(count: int, seed: int) -> list[list[str]]:
+    """Sequences with natural word frequencies, a third of them an earlier one with some words changed."""
+    rng = np.random.default_rng(seed)
+    made: list[list[str]] = []
+    for _ in range(count):
+        size = int(rng.integers(1, 40))
+        words = [str(word) for word in rng.zipf(1.4, size) % 3000]
+        if made and rng.random() < 0.33:
+            words = list(made[int(rng.integers(len(made)))])
+            for _ in range(int(rng.integers(0, 1 + len(words) // 3))):
+                words[int(rng.integers(len(words)))] = str(rng.integers(3000))
+        made.append(words)
+    return made
+
+
+@given(SEQUENCES, THRESHOLDS, st.sampled_from([0, 3, 1000]), st.data())
+@settings(max_examples=300)
+def test_finds_exactly_what_comparing_all_finds(
+    pool: list[list[str]], threshold: float, scanned: int, data: st.DataObject
+) -> None:
+    index = RougeIndex(threshold, scanned)
+    for entry, sequence in enumerate(pool):
+        assert index.add(sequence) == entry
+        if data.draw(st.booleans()):  # postings are built in the midst of adding
+            index.find(sequence)
+    query = data.draw(st.lists(WORDS | st.just("unseen"), max_size=14) | st.sampled_from([*pool, []]))
+    limit = data.draw(st.none() | st.integers(0, len(pool) + 2))
+    found = [(hit.entry, hit.score) for hit in index.find(query, limit)]
+    assert found == compare_all(pool[:limit], query, threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.7, 0.9])
+def test_finds_all_among_natural_frequencies(threshold: float) -> None:
+    pool = zipf_sequences(1500, seed=int(threshold * 10))
+    index = RougeIndex(threshold, scanned=100)
+    for entry, sequence in enumerate(pool):
+        if entry % 5 == 0:
+            found = [(hit.entry, hit.score) for hit in index.find(sequence)]
+            assert found == compare_all(pool[:entry], sequence, threshold)
+        index.add(sequence)
+
+
+def test_very_long_sequences() -> None:
+    index = RougeIndex(0.7, scanned=0)
+    long = [str(number) for number in range(9000)]
+    index.add(long)
+    index.add(long[:5000])
+    assert [hit.entry for hit in index.find(long[:5200])] == [0, 1]
+    assert [hit.entry for hit in index.find(long[:4500])] == [1]
+    assert [hit.entry for hit in index.find([*long[:5000], *["new"] * 4500])] == []
+
+
+def test_readers_with_a_limit_are_not_disturbed_by_the_adder() -> None:
+    pool = zipf_sequences(600, seed=1)
+    index = RougeIndex(0.7, scanned=50)
+    for sequence in pool[:300]:
+        index.add(sequence)
+    expected = [compare_all(pool[:300], sequence, 0.7) for sequence in pool[::20]]
+    wrong: list[int] = []
+
+    def read() -> None:
+        for _ in range(5):
+            for number, sequence in enumerate(pool[::20]):
+                if [(hit.entry, hit.score) for hit in index.find(sequence, 300)] != expected[number]:
+                    wrong.append(number)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for sequence in pool[300:]:
+        index.add(sequence)
+    for reader in readers:
+        reader.join()
+    assert wrong == []
+    assert len(index) == 600
