@@ -24,6 +24,7 @@ BLACKLIST: Final = (
     *("draw", "plot", "go to", "video", "audio", "music", "flowchart", "diagram"),
 )
 
+_LABEL = re.compile(r"(?<![0-9])([0-9]+)\.\s+(?:Instruction|Input|Output):")
 _SURROGATES = re.compile("[\ud800-\udfff]")  # the decisions do not depend on them, but no file can hold them
 
 
@@ -61,17 +62,20 @@ def parse(text: str, finish_reason: str = "stop", first: int = 4) -> list[Candid
     found: list[Candidate] = []
     for number, part in enumerate(parts, first):
         raw = part.strip()[:RAW_LIMIT]
-        pieces = re.split(rf"{number}\.\s+(?:Instruction|Input|Output):", part)
         if not raw:
             continue
+        digits = str(number)  # the original looks for `4.` anywhere, so `14.` has it too
+        labels = [label for label in _LABEL.finditer(part) if label[1].endswith(digits)]
         if number == first + len(parts) - 1 and finish_reason == "length":
             evidence = {"why": "the reply was cut at its length limit"}
             found.append(Candidate(raw=raw, rejection=Rejection("cut_off", evidence)))
-        elif len(pieces) != 4:
-            evidence = {"why": f"{len(pieces) - 1} labels with number {number} where 3 are needed"}
+        elif len(labels) != 3:
+            evidence = {"why": f"{len(labels)} labels with number {number} where 3 are needed"}
             found.append(Candidate(raw=raw, rejection=Rejection("unreadable", evidence)))
         else:
-            instruction, input_, output = (piece.strip() for piece in pieces[1:])
+            ends = [label.end(1) - len(digits) for label in labels[1:]] + [len(part)]
+            fields = zip(labels, ends, strict=True)
+            instruction, input_, output = (part[label.end() : end].strip() for label, end in fields)
             input_ = "" if input_.lower() == "<noinput>" else input_
             found.append(Candidate(instruction, input_, output, raw=raw))
     return found

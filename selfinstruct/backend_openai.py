@@ -63,7 +63,7 @@ class OpenAIBackend:
         InputError: no key where one is needed, or a key, address or proxy that cannot be used.
     """
 
-    def __init__(  # noqa: PLR0917 - the order of the first three is the one everybody expects
+    def __init__(
         self,
         model: str,
         base_url: str | None = None,

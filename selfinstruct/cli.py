@@ -144,7 +144,7 @@ def generate(
     ] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
     stall: Annotated[
-        int | None, typer.Option(help="Stop when so many replies in a row bring no new task.")
+        int | None, typer.Option(help="Stop when so many replies in a row bring no new task. [default: 200]")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with the same names; a flag wins.")] = None,
     dry_run: Annotated[

@@ -9,13 +9,13 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Row
-from selfinstruct.store import disk_error, part_of, put_in_place, read_log, write_atomically
+from selfinstruct.store import disk_error, part_of, put_in_place, write_atomically
 
 FIELDS = ("instruction", "input", "output")
 _LAYOUT = re.compile(rb"\[\r?\n( *)\{\r?\n( *)\"")
@@ -53,6 +53,8 @@ def parse_rows(path: Path, data: bytes) -> list[Row]:
         ) from None
     except RecursionError:
         raise InputError(f"{path}: not a dataset: nested too deeply") from None
+    except ValueError:
+        raise InputError(f"{path}: not a dataset: a number of too many digits") from None
     if not isinstance(values, list):
         raise InputError(
             f"{path}: a JSON {_kind(values)}, where an array of instruction/input/output rows is needed"
@@ -92,9 +94,20 @@ def read_dataset(path: Path) -> list[Row]:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot read the dataset: {error.strerror}") from None
-    if path.suffix == ".jsonl" or data.lstrip()[:1] == b"{":
-        return [check_row(value, f"{path}: line {n}") for n, value in enumerate(read_log(path), 1)]
+    if path.suffix == ".jsonl" or data.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
+        return list(_rows_of_lines(path, data))
     return parse_rows(path, data)
+
+
+def _rows_of_lines(path: Path, data: bytes) -> Iterator[Row]:
+    """The rows of JSONL; unlike a log, its last line needs no line end and may not be torn."""
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                raise InputError(f"{path}: line {number}: not JSON; was the file cut?") from None
+            yield check_row(value, f"{path}: line {number}")
 
 
 def run_directory_of(output: Path) -> Path:
@@ -104,7 +117,9 @@ def run_directory_of(output: Path) -> Path:
 
 def dataset_of(directory: Path) -> Path:
     """The dataset that belongs to a run directory."""
-    return directory.with_suffix(".json")
+    if not directory.name:  # the folder one stands in
+        directory = directory.absolute()
+    return directory.parent / f"{directory.stem}.json"
 
 
 class DatasetFile:
@@ -128,8 +143,8 @@ class DatasetFile:
             InputError: the file is there and is no dataset.
         """
         try:
+            seen = self._stamp()  # before reading, so that an edit between the two is seen later
             data = self.path.read_bytes()
-            seen = self._stamp()
         except FileNotFoundError:
             return None
         except OSError as error:

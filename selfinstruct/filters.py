@@ -73,7 +73,7 @@ _POINTS = re.compile(
 )
 _THIS = re.compile(rf"\b(?:this|these) {_WORDS_BETWEEN}(?P<noun>{_NOUN})\b", re.IGNORECASE)
 # Anything that can be what the instruction speaks of: code, quotes, numbers, something after a colon.
-_CONTENT = re.compile(r"[`\n\[\]{}=;<>\"\u201c\u2018]|\d\b.*\b\d|:\s*\S|\w\(|(?<!\w)'[^']+'")
+_CONTENT = re.compile(r"[`\n\[\]{}=;<>\"\u201c\u2018]|\d\D+\d|:\s*\S|\w\(|(?<!\w)'[^']+'")
 _ELSEWHERE = re.compile(
     r"\bprevious (?:task|instruction|question|exercise|example|problem|prompt|answer|response|step)s?\b"
     r"|\b(?:task|exercise|question) (?:number )?\d{1,2} above\b|\b(?:same )?as above\b|\bmentioned earlier\b"

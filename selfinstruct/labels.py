@@ -37,8 +37,8 @@ _MARK = re.compile(
     """,
     re.MULTILINE | re.VERBOSE | re.IGNORECASE,
 )
-_INLINE = re.compile(r"(?<=\s)(?:\#{3}\s{0,2})?\d{1,4}\.\s{1,2}(?:Instruction|Input|Output):")
-_BARE_INLINE = re.compile(r"(?<=[.!?>\s])(?:Input|Output):")
+_INLINE = re.compile(r"(?<=[^\S\n])(?:\#{3}\s{0,2})?\d{1,4}\.\s{1,2}(?:Instruction|Input|Output):")
+_BARE_INLINE = re.compile(r"(?<=[.!?> ])(?:Input|Output):")
 _CHAT_OPENING = re.compile(
     r"sure|certainly|of course|okay|ok\b|absolutely|great|here (?:are|is)|here's|below|these are|i['\u2019 ]",
     re.IGNORECASE,
@@ -112,6 +112,8 @@ def split(text: str, first: int, *, inline: bool = True) -> list[Item]:
     """
     marks = _outside_fences(text, _marks(text))
     drafts = _drafts(text, marks, first)
+    if inline and _is_chatter(text, drafts[0]):
+        del drafts[0]
     items: list[Item] = []
     for draft in drafts:
         items += _finish(text, draft, last=draft is drafts[-1], inline=inline)
@@ -245,8 +247,6 @@ def _drafts(text: str, marks: Sequence[_Mark], first: int) -> list[_Draft]:
     for now, then in itertools.pairwise(drafts):
         now.end = _trim(text, now, then.start, last=False)
     drafts[-1].end = _trim(text, drafts[-1], len(text), last=True)
-    if _is_chatter(text, drafts[0]):
-        del drafts[0]
     return drafts
 
 
@@ -277,8 +277,8 @@ def _trim(text: str, draft: _Draft, end: int, *, last: bool) -> int:
         if mark.kind == "bar":
             bars += 1
             line = text[text.rfind("\n", 0, max(mark.start - 1, 0)) + 1 : mark.start].strip()
-            drawing = mark.style == "#" and bool(line) and not line.strip("#")
-            if bars > 1 or (last and (mark.style != "#" or drawing)):
+            drawing = mark.style == "#" and line in {"#", "##"}  # the last row of a triangle
+            if bars > 1 or drawing or (last and mark.style != "#"):
                 break
         elif mark.kind == "item":
             if mark.end < mark.stop or draft.number is None or mark.number != draft.number + 1:
@@ -315,11 +315,13 @@ def _finish(text: str, draft: _Draft, *, last: bool, inline: bool) -> Iterator[I
     output = max((mark for mark in draft.fields if mark.kind == "output"), key=fit, default=None)
     if output is None and inline:
         body = text[draft.value : draft.end]
-        for label in (_INLINE, _BARE_INLINE):
+        for label in (_INLINE,) if draft.fields else (_INLINE, _BARE_INLINE):
             if label.search(body):
                 apart = label.sub(lambda found: "\n" + found[0].lstrip("# \n"), body)
-                yield from split(apart, draft.number or 0, inline=False)
-                return
+                items = split(apart, draft.number or 0, inline=False)
+                if any(item.output is not None for item in items):
+                    yield from items
+                    return
     stop = draft.end if output is None else output.start
     inputs = [mark for mark in draft.fields if mark.kind == "input" and mark.start < stop]
     given = max(inputs, key=fit, default=None)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from selfinstruct.errors import InputError
-from selfinstruct.novelty_code import output_tokens, read_task
+from selfinstruct.novelty_code import Reading, output_tokens, read_task
 from selfinstruct.records import JSON
 from selfinstruct.rouge import fmeasure, tokenize
 from selfinstruct.rouge_index import Hit, RougeIndex
@@ -22,6 +24,7 @@ from selfinstruct.seams import Novelty
 LANGUAGE_CAP = 3
 OUTPUT_THRESHOLD = 0.9  # F above which two outputs are nearly identical
 OUTPUT_LEAST = 24  # tokens; shorter outputs ("True", "O(n)") are alike by chance
+INSTRUCTION, BOTH, LANGUAGES, OUTPUT = "instruction", "instruction and input", "language cap", "output"
 _TOP = 10  # most similar instructions that the historic record lists
 
 
@@ -34,7 +37,37 @@ class Duplicate:
     why: str
 
 
-def make(profile: str, threshold: float = 0.7, language_cap: int = LANGUAGE_CAP) -> Novelty:
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """An earlier task that is alike: its entry, F, and in what (`INSTRUCTION`, `BOTH` or `OUTPUT`).
+
+    `language` is what the earlier task is in, where both name a language and not the same one; else None.
+    """
+
+    entry: int
+    score: float
+    why: str
+    language: str | None = None
+
+
+class Rule(Novelty, Protocol):
+    """A novelty rule that can also tell all it found, so that a decision can be taken anew later."""
+
+    def alike(
+        self,
+        instruction: str,
+        input_: str,
+        output: str,
+        language: str | None = None,
+        limit: int | None = None,
+    ) -> list[Likeness]:
+        """Every one of the first `limit` entries that is alike, in order; `decide` judges them."""
+
+    def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:
+        """What the rule sees of a task: tasks of equal reading are alike with F = 1. None if it sees nothing."""
+
+
+def make(profile: str, threshold: float = 0.7, language_cap: int = LANGUAGE_CAP) -> Rule:
     """An empty pool under the rule of `profile`.
 
     Args:
@@ -56,15 +89,34 @@ def make(profile: str, threshold: float = 0.7, language_cap: int = LANGUAGE_CAP)
     raise InputError(f"unknown profile {profile!r}: choose code or alpaca")
 
 
-def nearest(hits: list[Hit]) -> Hit:
-    """The hit with the highest F; of equal ones the earliest."""
-    return max(hits, key=lambda hit: (hit.score, -hit.entry))
+def decide(found: Iterable[Likeness], threshold: float, language_cap: int) -> Duplicate | None:
+    """The rule's last word on what is alike: the nearest that makes the task a duplicate, else None.
+
+    A task alike in another programming language makes none, unless there are already `language_cap`
+    languages. Nearly identical outputs make one whatever the threshold for instructions is.
+    """
+    found = list(found)
+    asked = [one for one in found if one.why != OUTPUT and one.score > threshold]
+    if same := [one for one in asked if one.language is None]:
+        return _nearest(same)
+    if len({one.language for one in asked}) >= language_cap:
+        best = _nearest(asked)
+        return Duplicate(best.entry, best.score, LANGUAGES)
+    outputs = [one for one in found if one.why == OUTPUT]
+    return _nearest(outputs) if outputs else None
+
+
+def _nearest(found: list[Likeness]) -> Duplicate:
+    """The highest F; of equal ones the earliest."""
+    best = max(found, key=lambda one: (one.score, -one.entry))
+    return Duplicate(best.entry, best.score, best.why)
 
 
 class AlpacaNovelty:
     """The historic rule: only the instruction counts, and F > threshold with any entry rejects."""
 
     def __init__(self, threshold: float) -> None:
+        self._threshold = threshold
         self._index = RougeIndex(threshold)
         self._texts: list[str] = []
 
@@ -79,17 +131,31 @@ class AlpacaNovelty:
     def duplicate_of(
         self,
         instruction: str,
+        input_: str,
+        output: str,
+        language: str | None = None,
+        limit: int | None = None,
+    ) -> Duplicate | None:
+        """The nearest of the first `limit` entries when its F is above the threshold."""
+        return decide(self.alike(instruction, input_, output, language, limit), self._threshold, 1)
+
+    def alike(
+        self,
+        instruction: str,
         input_: str,  # noqa: ARG002
         output: str,  # noqa: ARG002
         language: str | None = None,  # noqa: ARG002
         limit: int | None = None,
-    ) -> Duplicate | None:
-        """The nearest of the first `limit` entries when its F is above the threshold."""
-        hits = self._index.find(tokenize(instruction), limit)
-        if not hits:
-            return None
-        best = nearest(hits)
-        return Duplicate(best.entry, best.score, "instruction")
+    ) -> list[Likeness]:
+        """Every one of the first `limit` entries whose F is above the threshold."""
+        return [
+            Likeness(hit.entry, hit.score, INSTRUCTION)
+            for hit in self._index.find(tokenize(instruction), limit)
+        ]
+
+    def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:  # noqa: ARG002
+        """The historic tokens of the instruction."""
+        return tuple(tokenize(instruction)) or None
 
     def evidence(self, instruction: str) -> dict[str, JSON]:
         """The similarity fields of the historic record: the top 10 of the pool, and the mean over it.
@@ -119,7 +185,7 @@ class CodeNovelty:
         self._output_entries = array("q")
         self._asked = array("i")  # tokens of each entry's instruction
         self._leaned_on = array("i")  # tokens of its input that count
-        self._languages: list[tuple[str, ...] | None] = []
+        self._languages: list[str | None] = []
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -147,25 +213,39 @@ class CodeNovelty:
     ) -> Duplicate | None:
         """The nearest of the first `limit` entries that the rule calls the same task, else None.
 
-        `why` is `instruction`, `instruction and input`, `language_cap` or `output`.
+        `why` is `INSTRUCTION`, `BOTH`, `LANGUAGES` or `OUTPUT`.
         """
-        task = read_task(instruction, input_, language)
-        same: list[Duplicate] = []
-        other: list[Duplicate] = []
+        asked = self._alike_asked(read_task(instruction, input_, language), limit)
+        found = decide(asked, self._threshold, self._cap)
+        return found or decide(self._alike_output(output, limit), self._threshold, self._cap)
+
+    def alike(
+        self,
+        instruction: str,
+        input_: str,
+        output: str,
+        language: str | None = None,
+        limit: int | None = None,
+    ) -> list[Likeness]:
+        """Every one of the first `limit` entries that asks for the like, then those with such an output."""
+        asked = self._alike_asked(read_task(instruction, input_, language), limit)
+        return asked + self._alike_output(output, limit)
+
+    def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:
+        """The words of the task that count, its languages, and the tokens of its output."""
+        task = read_task(instruction, input_, None)
+        return (task, output_tokens(output)) if task.asked else None
+
+    def _alike_asked(self, task: Reading, limit: int | None) -> list[Likeness]:
+        found = []
         for hit in self._tasks.find(task.asked + task.leaned_on, limit):
             both = bool(task.leaned_on) and self._leaned_on[hit.entry] > 0
             score = self._parts_score(task.asked, len(task.leaned_on), hit) if both else hit.score
             if score > self._threshold:
-                found = Duplicate(hit.entry, score, "instruction and input" if both else "instruction")
                 theirs = self._languages[hit.entry]
-                comparable = task.languages is None or theirs is None or theirs == task.languages
-                (same if comparable else other).append(found)
-        if same:
-            return _first_nearest(same)
-        if len({self._languages[found.entry] for found in other}) >= self._cap:
-            best = _first_nearest(other)
-            return Duplicate(best.entry, best.score, "language_cap")
-        return self._same_output(output, limit)
+                other = None if task.languages is None or theirs in {None, task.languages} else theirs
+                found.append(Likeness(hit.entry, score, BOTH if both else INSTRUCTION, other))
+        return found
 
     def _parts_score(self, asked: tuple[str, ...], leaned_on: int, hit: Hit) -> float:
         """The lower F of instruction and input, for two tasks whose inputs count."""
@@ -175,21 +255,14 @@ class CodeNovelty:
             fmeasure(hit.common - common, leaned_on, self._leaned_on[hit.entry]),
         )
 
-    def _same_output(self, output: str, limit: int | None) -> Duplicate | None:
+    def _alike_output(self, output: str, limit: int | None) -> list[Likeness]:
         tokens = output_tokens(output)
         if len(tokens) < OUTPUT_LEAST:
-            return None
+            return []
         known = None if limit is None else bisect_left(self._output_entries, limit)
         hits = self._outputs.find(tokens, known)
-        if not hits:
-            return None
-        best = nearest(hits)
-        return Duplicate(self._output_entries[best.entry], best.score, "output")
+        return [Likeness(self._output_entries[hit.entry], hit.score, OUTPUT) for hit in hits]
 
     def evidence(self, instruction: str) -> dict[str, JSON]:  # noqa: ARG002
         """Nothing: an accepted task of this rule carries no similarity fields."""
         return {}
-
-
-def _first_nearest(found: list[Duplicate]) -> Duplicate:
-    return max(found, key=lambda one: (one.score, -one.entry))

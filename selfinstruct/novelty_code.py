@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Words that say nothing about what is asked for: they are dropped.
 EMPTY = frozenset(
@@ -119,14 +120,15 @@ class Reading:
 
     `asked` and `leaned_on` have no token in common. A word that counts twice stands as two tokens, so
     that an ordinary longest common subsequence gives the weighted one. `leaned_on` is empty where the
-    instruction says enough. `languages` is None where none is named.
+    instruction says enough. `languages` (joined by commas) is None where none is named.
     """
 
     asked: tuple[str, ...]
     leaned_on: tuple[str, ...]
-    languages: tuple[str, ...] | None
+    languages: str | None
 
 
+@lru_cache(maxsize=64)  # a task is usually compared, and then added
 def read_task(instruction: str, input_: str, language: str | None) -> Reading:
     """Read a task; `language` stands in where the instruction names none."""
     words, languages = split_words(instruction)
@@ -146,7 +148,7 @@ def read_task(instruction: str, input_: str, language: str | None) -> Reading:
     if not languages and language:
         known = language.strip().casefold()
         languages = (_CANONICAL.get(known, known),)
-    return Reading(tuple(asked), leaned_on, languages or None)
+    return Reading(tuple(asked), leaned_on, ",".join(languages) or None)
 
 
 def split_words(text: str) -> tuple[list[str], tuple[str, ...]]:
@@ -200,6 +202,7 @@ def input_words(text: str) -> tuple[str, ...]:
     return tuple("\x01" + word for word in [*languages, *plain][:LONGEST])
 
 
-def output_tokens(text: str) -> list[str]:
+@lru_cache(maxsize=64)
+def output_tokens(text: str) -> tuple[str, ...]:
     """The tokens of an output: words and numbers as written, every sign by itself."""
-    return _OUTPUT_TOKEN.findall(text)[:LONGEST]
+    return tuple(_OUTPUT_TOKEN.findall(text)[:LONGEST])

@@ -93,7 +93,7 @@ def no_input(text: str) -> str:
         return ""
     if len(bare) > 80:
         return text
-    inner = bare.strip("<>()[]{}`*_ \t\n").rstrip(".").rstrip().casefold()
+    inner = bare.strip("<>()[]{}`*_/ \t\n").rstrip(".").rstrip().casefold()
     if _NO_INPUT.fullmatch(inner) or (inner in _BRACKETED_ONLY and bare[0] in "<(["):
         return ""
     return text
@@ -188,7 +188,8 @@ def _objects(text: str) -> Iterator[tuple[int, int, JSON]]:
             value, end = decoder.raw_decode(text, start)
             yield start, end, value
         except json.JSONDecodeError as error:
-            budget -= error.pos - start + 1
+            # What was read, and a little for the error, which counts the lines before it.
+            budget -= error.pos - start + error.pos // 64 + 1
         except RecursionError:
             budget -= _DEEP
         opening = _OPENING.search(text, max(end, start + 1))

@@ -181,7 +181,7 @@ def _instruction_request(settings: Settings, plan: Plan, opening: str) -> Reques
         max_tokens=INSTRUCTION_TOKENS,
         temperature=settings.temperature or 0.0,
         top_p=settings.top_p or 1.0,
-        stop=("\n",) if raw else (),
+        stop=("\n", f" {len(plan.shots) + 2}. [") if raw else (),
         seed=seed_of_choice(plan, 0),
         extra={"grammar": _ONE_LINE, **_LLAMA} if raw and settings.backend == "local" else {},
     )

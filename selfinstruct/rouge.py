@@ -1,6 +1,6 @@
 """ROUGE-L as the historic scorer computes it: its tokens, its float expression, its thresholds.
 
-Only the arithmetic of a pair of texts; pools and duplicates are elsewhere. Pure.
+Only the arithmetic, of one pair or of one sequence with many; pools and duplicates are elsewhere. Pure.
 """
 
 from __future__ import annotations
@@ -72,32 +72,83 @@ def needed_common(length: int, others: Ints, threshold: float) -> Ints:
 
 def fmeasures(common: Ints, length: int, others: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
     """`fmeasure` for one length against many, with the same bits."""
+    longest = int(others.max(initial=0))
+    if (longest + 1) * (length + 1) < len(others):  # fewer combinations than pairs: score each once
+        table = fmeasures(
+            np.tile(np.arange(length + 1), longest + 1), length, np.arange(longest + 1).repeat(length + 1)
+        )
+        return table.take(others * np.int64(length + 1) + common)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = common / length
         recall = common / others
         return np.where(common > 0, 2 * precision * recall / (precision + recall), 0.0)
 
 
-def lcs_lengths(
-    query: Sequence[int],
-    tokens: npt.NDArray[np.int32],
-    starts: Ints,
-    lengths: npt.NDArray[np.int32],
-    vocabulary: int,
-) -> Ints:
-    """The longest common subsequence of one sequence with each of many.
+class Columns:
+    """A fixed block of token sequences, laid out to compare one sequence with all of them at once.
 
-    Args:
-        query: token numbers; negative ones stand for tokens that are in no sequence.
-        tokens: the token numbers of all sequences, one after the other.
-        starts: where in `tokens` each sequence begins.
-        lengths: how many tokens each has.
-        vocabulary: one more than the highest token number.
+    The layout is column by column (all first tokens, then all second ones, ...), longest sequence
+    first, so that the sequences still running are always a prefix.
     """
-    ends = (starts + lengths).tolist()
-    query = list(query)
-    found = [
-        lcs_length(query, tokens[start:end].tolist())
-        for start, end in zip(starts.tolist(), ends, strict=True)
-    ]
-    return np.array(found, np.int64)
+
+    def __init__(self, tokens: npt.NDArray[np.int32], starts: Ints, lengths: npt.NDArray[np.int32]) -> None:
+        """Lay out the sequences `tokens[starts[i] : starts[i] + lengths[i]]`."""
+        order = np.argsort(-lengths.astype(np.int64), kind="stable")
+        # A column costs about as much as three single comparisons, however few sequences reach it: the
+        # longest are compared one by one as long as that saves time.
+        tall = lengths[order]
+        few = int(np.argmin(np.arange(len(order)) + 3 * tall)) if len(order) else 0
+        self._long = [
+            (entry, tokens[starts[entry] : starts[entry] + lengths[entry]].tolist())
+            for entry in order[:few].tolist()
+        ]
+        self._order = order[few:]
+        begins, running = starts[self._order], tall[few:][::-1]
+        tallest = int(running[-1]) if len(running) else 0
+        counts = len(running) - np.searchsorted(running, np.arange(tallest), side="right")
+        self._counts: list[int] = counts.tolist()
+        columns = [tokens[begins[:count] + place] for place, count in enumerate(self._counts)]
+        self._tokens = np.concatenate(columns) if columns else np.empty(0, np.int32)
+
+    def common(self, query: list[int], masks: npt.NDArray[Any]) -> Ints:
+        """The longest common subsequence with each sequence of the block, in their order.
+
+        Bit-parallel over the query (Hyyro 2004), one machine word a sequence, all sequences at a time.
+
+        Args:
+            query: at most as many token numbers as `masks` has bits; negative ones match nothing.
+            masks: `query_masks(query, ...)`.
+        """
+        word = masks.dtype
+        matches = masks.take(self._tokens, out=np.empty(len(self._tokens), word), mode="clip")
+        state = np.full(len(self._order), np.iinfo(word).max, word)
+        hits, rest = np.empty_like(state), np.empty_like(state)
+        at = 0
+        for count in self._counts:
+            running, hit, left = state[:count], hits[:count], rest[:count]
+            np.bitwise_and(running, matches[at : at + count], out=hit)
+            np.subtract(running, hit, out=left)
+            np.add(running, hit, out=running)
+            np.bitwise_or(running, left, out=running)
+            at += count
+        found = np.empty(len(self._order) + len(self._long), np.int64)
+        found[self._order] = np.bitwise_count(~state)
+        for entry, tokens in self._long:
+            found[entry] = lcs_length(query, tokens)
+        return found
+
+
+def query_masks(query: Sequence[int], vocabulary: int) -> npt.NDArray[Any] | None:
+    """For each token number below `vocabulary` the places where `query` has it, as bits.
+
+    None when the query is longer than the longest machine word, 64.
+    """
+    if len(query) > 64:
+        return None
+    masks = np.zeros(
+        vocabulary, np.uint16 if len(query) <= 16 else np.uint32 if len(query) <= 32 else np.uint64
+    )
+    for place, token in enumerate(query):
+        if token >= 0:
+            masks[token] |= masks.dtype.type(1 << place)
+    return masks

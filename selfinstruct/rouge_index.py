@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from selfinstruct.rouge import fmeasure, fmeasures, lcs_length, lcs_lengths, needed_common
+from selfinstruct.rouge import Columns, fmeasure, fmeasures, lcs_length, needed_common, query_masks
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -23,6 +23,8 @@ _WIDE = 4  # 64-bit words of the wide signature
 _LOW = (1 << 64) - 1
 _SCANNED = 32768  # newest entries that are looked through one by one; more only as the index grows
 _CHUNK = 1 << 17  # entries sorted at a time when postings are built
+_BLOCK = 32768  # entries laid out together for scores with all
+_LOOSE = 64  # newest entries that are not laid out yet
 # A posting's sort key: token, then the entry's length (clipped), then the entry.
 _LENGTH_BITS, _ENTRY_BITS = 12, 28
 _LENGTH_MAX = (1 << _LENGTH_BITS) - 1
@@ -112,6 +114,8 @@ class RougeIndex:
         self._tokens: npt.NDArray[np.int32] = np.empty(16384, np.int32)
         self._needs: dict[int, _Needs] = {}
         self._postings: _Postings | None = None
+        self._columns: list[Columns] = []
+        self._laid = 0  # entries in them
 
     def __len__(self) -> int:
         return self._count
@@ -166,11 +170,30 @@ class RougeIndex:
     def scores(self, tokens: Sequence[str]) -> npt.NDArray[np.float64]:
         """F of `tokens` with every entry, in order of entry."""
         with self._lock:
-            count = self._count
+            count, size = self._count, len(tokens)
             ids = [self._ids.get(token, -1) for token in tokens]
-            lengths = self._length[:count]
-            common = lcs_lengths(ids, self._tokens, self._start[:count], lengths, len(self._ids))
-            return fmeasures(common, len(tokens), lengths)
+            masks = query_masks(ids, len(self._ids))
+            laid = self._laid_out() if masks is not None else 0
+            parts = [block.common(ids, masks) for block in self._columns] if masks is not None else []
+            starts, lengths = self._start[laid:count].tolist(), self._length[laid:count].tolist()
+            rest = [
+                lcs_length(ids, self._tokens[start : start + length].tolist())
+                for start, length in zip(starts, lengths, strict=True)
+            ]
+            common = np.concatenate((*parts, np.array(rest, np.int64)))
+            return fmeasures(common, size, self._length[:count])
+
+    def _laid_out(self) -> int:
+        """Lay the entries out in blocks of columns, but for the newest few; returns how many are."""
+        if self._count - self._laid > _LOOSE:
+            if self._laid % _BLOCK:
+                self._columns.pop()  # the last block was not full
+            for first in range(self._laid - self._laid % _BLOCK, self._count, _BLOCK):
+                last = min(first + _BLOCK, self._count)
+                block = Columns(self._tokens, self._start[first:last], self._length[first:last])
+                self._columns.append(block)
+            self._laid = self._count
+        return self._laid
 
     def _near(self, fold: Words, slack: npt.NDArray[np.int8], query: _Query) -> Ints:
         """Where a folded signature differs from the query's in no more bits than the lengths allow."""
@@ -222,9 +245,16 @@ class RougeIndex:
         least = table[lengths]
         near = bits <= known + lengths - 2 * least
         found = found[near]
-        starts, sizes, tokens, ids = self._start[found].tolist(), lengths[near].tolist(), self._tokens, query.ids
+        starts, sizes, tokens, ids = (
+            self._start[found].tolist(),
+            lengths[near].tolist(),
+            self._tokens,
+            query.ids,
+        )
         hits = []
-        for entry, start, size, enough in zip(found.tolist(), starts, sizes, least[near].tolist(), strict=True):
+        for entry, start, size, enough in zip(
+            found.tolist(), starts, sizes, least[near].tolist(), strict=True
+        ):
             length = lcs_length(ids, tokens[start : start + size].tolist())
             if length >= enough:
                 hits.append(Hit(entry, length, fmeasure(length, query.size, size)))
@@ -286,7 +316,8 @@ class RougeIndex:
 
 def _needs_of(size: int, threshold: float, longest: int) -> _Needs:
     reach = longest
-    if threshold > 0:  # F <= 2*size/(size + b) <= threshold beyond this b
+    # F <= 2*size/(size + b) <= threshold for longer entries; a tiny threshold must not divide.
+    if threshold * longest > 2 * size:
         reach = min(reach, int(size * (2 - threshold) / threshold) + 2)
     lengths = np.arange(1, reach + 1, dtype=np.int64)
     table = np.concatenate(([size + 1], needed_common(size, lengths, threshold)))

@@ -16,6 +16,7 @@ import platform
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -128,19 +129,23 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(self.path, error) from None
-        self._lock = Lock(self.path / "lock")
         self._settings = settings
         self._dataset = DatasetFile(settings.output)
-        self._dataset.load()  # a dataset that is none is told before anything is written
-        self._check_settings(settings.fingerprint() | extra_fingerprint)
-        self._journal = AppendLog(self.path / "journal.jsonl")
-        self._replies = AppendLog(self.path / "replies.jsonl")
         self._counting = threading.Lock()
         self.totals = Totals()
         self.stored: dict[str, JSON] = {}
         self._rows: list[Row] = []  # as the logs have it, oldest first
         self._published = 0  # how many of them the dataset has, or had
         self._publish_after = 0.0
+        with ExitStack() as opened:
+            opened.callback(Lock(self.path / "lock").release)
+            self._dataset.load()  # a dataset that is none is told before anything is written
+            self._check_settings(settings.fingerprint() | extra_fingerprint)
+            self._journal = AppendLog(self.path / "journal.jsonl")
+            opened.callback(self._journal.close)
+            self._replies = AppendLog(self.path / "replies.jsonl")
+            opened.callback(self._replies.close)
+            self._opened = opened.pop_all()
 
     @property
     def size(self) -> int:
@@ -296,9 +301,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release files and lock."""
-        self._journal.close()
-        self._replies.close()
-        self._lock.release()
+        self._opened.close()
 
 
 def _take(counts: Counter[str], row: Row) -> bool:

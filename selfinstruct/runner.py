@@ -33,7 +33,7 @@ class Job:
     lookahead: int
     concurrency: int
     grace: float  # seconds that requests in flight get when the run stops
-    stall: int | None
+    stall: int  # indices in a row without an accepted task that end the run
     expected_yield: (
         float | None
     )  # tasks per index, to begin with; None: replies cost nothing, keep all slots full
@@ -177,11 +177,8 @@ class _Line:
             self.decided += 1
             self.accepted += got
             self.barren = 0 if got else self.barren + 1
-            if job.stall is not None and self.barren >= job.stall:
-                job.calls.stop(
-                    f"--stall {job.stall}: that many replies in a row brought no new task; "
-                    "see the reasons with `selfinstruct status`"
-                )
+            if self.barren >= job.stall:
+                job.calls.stop("stalled")
                 self.stalled = True  # deciding what else is ready would make the journal depend on timing
 
     def _decide(self, outcome: Outcome, plan: Plan) -> Commit:
@@ -232,6 +229,11 @@ def _loop(
     yield from line.commits()
     if job.run.size >= job.target:
         return
+    if line.stalled:
+        raise StoppedEarly(
+            f"--stall {job.stall}: that many replies in a row brought no new task; "
+            "see why with `selfinstruct status`, then change the seeds or the model"
+        )
     if line.failure is not None:
         raise _outcome_of(line.failure)
     raise StoppedEarly(job.calls.why_stopped or "stopped")

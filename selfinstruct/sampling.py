@@ -7,9 +7,7 @@ them, so that every stretch of a run has nearly the shares that the weights ask 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,8 +34,8 @@ class Tasks(Protocol):
 class Sampler:
     """Draws plans from seeds.
 
-    Weights are factors for a language or a kind; without one, its share grows with the square root of the
-    number of its seeds. `topics` are lists of subjects by language, with `general` for the others.
+    Every language and kind is asked for as often as the seeds have it, times the weights. `topics` are
+    lists of subjects by language, with `general` for the others.
 
     Raises:
         InputError: `only_language` or `only_kind` leave no seed.
@@ -68,12 +66,11 @@ class Sampler:
                 "seeds: none is left by --only-language and --only-kind; the seeds have the languages "
                 f"{', '.join(there) or '(not told)'} and the kinds {', '.join(kinds) or '(not told)'}"
             )
-        weights = {
-            (seed.language, seed.kind): self._factor("language", seed.language)
-            * self._factor("kind", seed.kind)
-            for seed in chosen
-            if seed.language and seed.kind
-        }
+        weights: dict[tuple[str, str], float] = {}
+        for seed in chosen:
+            if seed.language and seed.kind:
+                factor = self._factor("language", seed.language) * self._factor("kind", seed.kind)
+                weights[seed.language, seed.kind] = weights.get((seed.language, seed.kind), 0.0) + factor
         if weights and not any(weights.values()):
             raise InputError(
                 "weights: they leave no seed task; give one of its languages and kinds more than 0"
@@ -110,17 +107,11 @@ class Sampler:
             return None, None
         rng = random.Random(f"{self.seed}:start")
         first, second = rng.random(), rng.random()
-        counts = Counter((seed.language, seed.kind) for seed in self._chosen)
-        languages: Counter[str] = Counter()
-        for (language, kind), weight in self._weights.items():
-            languages[language] += counts[language, kind] if weight else 0
-        table = {name: math.sqrt(n) * self._factor("language", name) for name, n in languages.items()}
-        language = _pick(table, (first + k * _STEP_LANGUAGE) % 1)
-        kinds = {
-            kind: math.sqrt(counts[own, kind]) * self._factor("kind", kind)
-            for own, kind in self._weights
-            if own == language
-        }
+        languages: dict[str, float] = {}
+        for (name, _), weight in self._weights.items():
+            languages[name] = languages.get(name, 0.0) + weight
+        language = _pick(languages, (first + k * _STEP_LANGUAGE) % 1)
+        kinds = {kind: weight for (name, kind), weight in self._weights.items() if name == language}
         return language, _pick(kinds, (second + k * _STEP_KIND) % 1)
 
     def _shots(self, rng: random.Random, language: str | None, kind: str | None) -> list[Seed]:
@@ -151,7 +142,7 @@ class Sampler:
         ]
 
     def _topic(self, k: int, language: str | None) -> str | None:
-        """Each round through the list has every topic once, in an order of its own."""
+        """A walk through the language's topics in random order; each round has an order of its own."""
         topics = self.topics.get(language or "", self.topics.get("general", ()))
         if not topics or language is None:
             return None

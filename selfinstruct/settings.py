@@ -78,7 +78,7 @@ class Settings(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
     max_cost: float | None = Field(default=None, gt=0)
     max_minutes: float | None = Field(default=None, gt=0)
-    stall: int | None = Field(default=None, ge=1)
+    stall: int = Field(default=200, ge=1)
     prices: Prices | None = None
     log_format: Literal["text", "json"] = "text"
 

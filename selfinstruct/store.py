@@ -110,14 +110,15 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[JSON, int]]:
             raise InputError(
                 f"{path}: line {bad} is not JSON; restore the file from a backup or cut it there"
             )
+        if not line.endswith(b"\n"):
+            return  # what follows, if a writer adds it just now, is the rest of this line
         end += len(line)
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             bad = number  # only a last line may be torn
             continue
-        if line.endswith(b"\n"):
-            yield value, end
+        yield value, end
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -166,19 +167,24 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("a+")
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise disk_error(path, error) from None
-        if not _try_lock(self._file.fileno()):
+        try:
+            held = _try_lock(self._file.fileno())
+            if held:
+                self._file.truncate(0)
+                os.write(self._file.fileno(), f"process {os.getpid()} on {_host()}".encode())
+        except OSError as error:
+            self._file.close()
+            raise disk_error(path, error) from None
+        if not held:
             self._file.seek(0)
-            owner = self._file.read(100).strip() or "another process"
+            owner = " ".join(self._file.read(100).decode(errors="replace").split()) or "another process"
             self._file.close()
             raise LockedError(
                 f"{path}: held by {owner}; wait for that run to end, or choose another --output"
             )
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {_host()}")
-        self._file.flush()
 
     def release(self) -> None:
         """Let the next one in."""

@@ -57,11 +57,16 @@ def make_task(rng: random.Random) -> tuple[str, str, str]:
     )
     values = [rng.randrange(1, 100) for _ in range(5)]
     given = f"{shape} = {values}" if rng.random() < 0.5 else ""
+    steps = "".join(
+        f"    {coined_word(rng)} = {rng.choice(['max', 'min', 'sum', 'len', 'sorted'])}({coined_word(rng)}"
+        f"{rng.choice(['[1:]', '[::2]', ' or [0]', '[:limit]'])}) {rng.choice('+-*')} {rng.randrange(99)}\n"
+        for _ in range(rng.randrange(3, 9))
+    )
     output = (
         f"def {name}({shape}, limit={number}):\n"
         f'    """Take the {shape} up to the limit."""\n'
-        f"    kept = [item for item in {shape} if item <= limit]\n"
-        f"    return {rng.choice(['sorted(kept)', 'sum(kept)', 'kept[::-1]', 'len(kept)', 'set(kept)'])}"
+        f"{steps}"
+        f"    return {rng.choice(['sorted', 'sum', 'len', 'set'])}({coined_word(rng)})"
     )
     return instruction, given, output
 

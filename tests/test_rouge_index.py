@@ -95,3 +95,16 @@ def test_readers_with_a_limit_are_not_disturbed_by_the_adder() -> None:
         reader.join()
     assert wrong == []
     assert len(index) == 600
+
+
+def test_scores_with_all_equal_scores_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfinstruct.rouge_index._BLOCK", 100)
+    monkeypatch.setattr("selfinstruct.rouge_index._LOOSE", 7)
+    pool = [*zipf_sequences(330, seed=4), [], ["a"] * 70]
+    index = RougeIndex(0.7)
+    for entry, sequence in enumerate(pool):
+        index.add(sequence)
+        if entry % 9 == 0 or entry > 328:
+            for query in (sequence, [*sequence[::2], "unseen"], sequence * 3, []):
+                each = [fmeasure(lcs_length(query, one), len(query), len(one)) for one in pool[: entry + 1]]  # type: ignore[arg-type]
+                assert index.scores(query).tolist() == each

@@ -1,0 +1,286 @@
+"""Deduplicates a dataset of any size in one pass, and decides again under another threshold without one.
+
+Reads rows and writes two files; what a duplicate is, novelty decides. It parses no dataset form and
+prints nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal, TypeAlias
+
+from selfinstruct.dataset import FIELDS, Layout
+from selfinstruct.errors import InputError
+from selfinstruct.novelty import LANGUAGE_CAP, Duplicate, Likeness, decide, make
+from selfinstruct.records import JSON, Row
+from selfinstruct.store import disk_error, part_of, put_in_place, read_log
+
+Keep: TypeAlias = Literal["first", "longest"]
+SAME = "same words"  # the rule sees no difference at all
+Progress: TypeAlias = Callable[[int, int], None]  # rows seen, rows dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a deduplication came out: its settings, the rows seen and the rows kept.
+
+    `lowest` is the lowest threshold for which its record can decide again.
+    """
+
+    profile: str
+    threshold: float
+    lowest: float
+    language_cap: int
+    keep: str
+    rows: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A row by its number in the input, all earlier ones that are alike, and why it is dropped, if it is.
+
+    `alike` and `dropped` name rows by number. "Earlier" is in the order of judging: that of the input, or
+    from the longest to the shortest.
+    """
+
+    number: int
+    row: Row
+    alike: list[Likeness]
+    dropped: Duplicate | None
+
+
+def dedup(
+    rows: Iterable[Row],
+    output: Path,
+    record: Path,
+    *,
+    profile: str = "code",
+    threshold: float = 0.7,
+    language_cap: int = LANGUAGE_CAP,
+    keep: Keep = "first",
+    progress: Progress | None = None,
+) -> Summary:
+    """Write the rows that are no duplicates to `output`, in their order, and all about the others to `record`.
+
+    With `keep="first"` the rows are streamed. With `longest` the row with the most characters of a group
+    of duplicates stays; that needs all of them in memory. Both files appear when all is done.
+
+    Args:
+        rows: the dataset, instruction, input and output each; another key, `language`, may tell the
+            programming language.
+        output: the dataset to write, a JSON array.
+        record: JSON lines: every row that is like an earlier one, dropped or not; a summary is the last.
+        profile: `code` or `alpaca`.
+        threshold: F above which tasks are alike; the record serves for every higher one too.
+        language_cap: languages in which the code rule keeps the same request.
+        keep: which row of a group stays.
+        progress: told after each row.
+
+    Raises:
+        InputError: a setting is out of range, or the files cannot be written.
+    """
+    if threshold >= 1:
+        raise InputError(
+            f"threshold {threshold}: nothing is more alike than 1; give a number below it, like 0.7"
+        )
+    verdicts = judge(rows, profile, threshold, language_cap, keep)
+    settings = Summary(profile, threshold, threshold, language_cap, keep, 0, 0)
+    return _write(verdicts, output, record, settings, progress)
+
+
+def rethreshold(rows: Iterable[Row], output: Path, record: Path, threshold: float) -> Summary:
+    """Decide again, under a threshold not below the recorded one, from the two files `dedup` wrote.
+
+    Nothing is compared anew, and the result is what `dedup` would have written with this threshold.
+
+    Args:
+        rows: what `output` holds now.
+        output: the dataset, replaced.
+        record: its record, replaced; it goes on to serve from its first threshold upwards.
+        threshold: the new one.
+
+    Raises:
+        InputError: there is no whole record, the threshold is below its own, or the dataset is not the one
+            it belongs to.
+    """
+    before = read_summary(record)
+    if not before.lowest <= threshold < 1:
+        raise InputError(
+            f"threshold {threshold}: {record} can answer from {before.lowest} to below 1; "
+            "for a lower one run dedup on the input again"
+        )
+    verdicts = _decided_again(rows, output, record, before, threshold)
+    return _write(verdicts, output, record, replace(before, threshold=threshold), None)
+
+
+def judge(
+    rows: Iterable[Row], profile: str, threshold: float, language_cap: int, keep: Keep
+) -> Iterator[Verdict]:
+    """The verdict on each row, in the order of judging.
+
+    Every row is compared with dropped ones too: under a higher threshold they may be back. Only a row in
+    which the rule sees exactly what it saw in an earlier one shares that one's fate and is not stored.
+    """
+    rule = make(profile, threshold, language_cap)
+    numbered: Iterable[tuple[int, Row]] = enumerate(rows)
+    if keep == "longest":
+        numbered = sorted(numbered, key=lambda one: -sum(len(one[1][name]) for name in FIELDS))
+    numbers: list[int] = []  # of the rule's entries
+    seen: dict[bytes, int] = {}
+    dropped: dict[int, Duplicate] = {}
+    for number, row in numbered:
+        task, language = (row["instruction"], row["input"], row["output"]), row.get("language")
+        reading = rule.reading(*task)
+        key = hashlib.blake2b(
+            repr((reading, language)).encode("utf-8", "surrogatepass"), digest_size=16
+        ).digest()
+        first = number if reading is None else seen.setdefault(key, number)
+        if first != number:
+            alike = [Likeness(first, 1.0, SAME)]
+        else:
+            alike = [_renumbered(one, numbers) for one in rule.alike(*task, language)]
+            rule.add(*task, language)
+            numbers.append(number)
+        found = _decide(alike, dropped, threshold, language_cap)
+        if found is not None:
+            dropped[number] = found
+        yield Verdict(number, row, alike, found)
+
+
+def _decide(
+    alike: list[Likeness], dropped: dict[int, Duplicate], threshold: float, language_cap: int
+) -> Duplicate | None:
+    """Decide with the rows that are still there; a row of the same words shares the fate of its first."""
+    if alike and alike[0].why == SAME:
+        first = alike[0].entry
+        return dropped.get(first, Duplicate(first, 1.0, SAME))
+    return decide((one for one in alike if one.entry not in dropped), threshold, language_cap)
+
+
+def read_summary(record: Path) -> Summary:
+    """The summary at the end of a record.
+
+    Raises:
+        InputError: there is no such record, or it is not whole.
+    """
+    last: JSON = None
+    for last in read_log(record):
+        pass
+    if not isinstance(last, dict) or "summary" not in last:
+        raise InputError(f"{record}: no record of a finished dedup; run dedup on the input first")
+    return Summary(**last["summary"])
+
+
+def _renumbered(one: Likeness, numbers: list[int]) -> Likeness:
+    return Likeness(numbers[one.entry], one.score, one.why, one.language)
+
+
+def _decided_again(
+    rows: Iterable[Row], output: Path, record: Path, before: Summary, threshold: float
+) -> Iterator[Verdict]:
+    """The rows that are like no earlier one, and then the others in their old order of judging."""
+    away: dict[int, Row] = {}
+    alike: dict[int, list[Likeness]] = {}
+    for line in read_log(record):
+        if "number" in line:
+            alike[line["number"]] = [Likeness(*one) for one in line["alike"]]
+            if "row" in line:
+                away[line["number"]] = line["row"]
+    left = iter(rows)
+    there: dict[int, Row] = {}
+    for number in range(before.rows):
+        row = away.get(number) or next(left, None)
+        if row is None:
+            break
+        there[number] = row
+    if len(there) < before.rows or next(left, None) is not None:
+        raise InputError(
+            f"{output}: not the {before.kept} rows that {record} tells of; run dedup on the input again"
+        )
+    dropped: dict[int, Duplicate] = {}
+    for number, found in alike.items():
+        hit = _decide(found, dropped, threshold, before.language_cap)
+        if hit is not None:
+            dropped[number] = hit
+        yield Verdict(number, there.pop(number), found, hit)
+    for number, row in there.items():
+        yield Verdict(number, row, [], None)
+
+
+class _Files:
+    """The two files while they grow under hidden names; they take their places when all went well."""
+
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
+        self._stack = ExitStack()
+
+    def __enter__(self) -> list[BinaryIO]:
+        try:
+            for path in self._paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._open = [self._stack.enter_context(part_of(path).open("wb")) for path in self._paths]
+        except OSError as error:
+            self._stack.close()
+            raise disk_error(Path(error.filename or self._paths[0]), error) from None
+        return self._open
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                for file, path in zip(self._open, self._paths, strict=True):
+                    put_in_place(file, path)
+        except OSError as broken:
+            raise disk_error(self._paths[0], broken) from None
+        finally:
+            self._stack.close()
+            for path in self._paths:
+                with suppress(OSError):
+                    part_of(path).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise disk_error(self._paths[0], error) from None
+
+
+def _write(
+    verdicts: Iterable[Verdict], output: Path, record: Path, settings: Summary, progress: Progress | None
+) -> Summary:
+    """Write both files from verdicts in any order; rows that cannot be written yet wait in memory."""
+    layout = Layout()
+    waiting: dict[int, Row | None] = {}
+    dropped = kept = written = 0
+    with _Files(output, record) as (dataset, log):
+        dataset.write(b"[")
+        for seen, verdict in enumerate(verdicts, 1):
+            dropped += verdict.dropped is not None
+            waiting[verdict.number] = verdict.row if verdict.dropped is None else None
+            if verdict.alike:
+                log.write(_line(verdict))
+            while written in waiting:
+                row = waiting.pop(written)
+                written += 1
+                if row is not None:
+                    dataset.write((b",\n" if kept else b"\n") + layout.render(row).encode())
+                    kept += 1
+            if progress is not None:
+                progress(seen, dropped)
+        dataset.write(b"\n]\n")
+        summary = replace(settings, rows=written, kept=kept)
+        log.write(json.dumps({"summary": asdict(summary)}).encode() + b"\n")
+    return summary
+
+
+def _line(verdict: Verdict) -> bytes:
+    line: dict[str, JSON] = {"number": verdict.number}
+    if verdict.dropped is not None:
+        line |= {"nearest": verdict.dropped.entry, "score": verdict.dropped.score, "why": verdict.dropped.why}
+        line["row"] = verdict.row
+    line["alike"] = [[one.entry, one.score, one.why, one.language] for one in verdict.alike]
+    return json.dumps(line).encode() + b"\n"

@@ -1,0 +1,80 @@
+"""The three rules of the house: size, layers, exports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import selfinstruct
+
+PACKAGE = Path(selfinstruct.__file__).parent
+MODULES = sorted(PACKAGE.glob("*.py"))
+MODULE_LINES, FUNCTION_LINES, MODULE_COUNT = 400, 60, 45
+
+# Pure: no clock, file, thread, network or global random state; they import only each other and these.
+PURE = {
+    "alpaca", "errors", "filters", "labels", "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
+    "rouge_index", "sampling", "seams", "syntax", "vocabulary",
+}  # fmt: skip
+PURE_IMPORTS = {
+    "__future__", "array", "ast", "bisect", "collections", "dataclasses", "functools", "hashlib", "heapq", "itertools",
+    "json", "math", "random", "re", "string", "textwrap", "typing", "unicodedata", "warnings",
+    "numpy", "rapidfuzz", "rouge_score", "threading",
+}  # fmt: skip
+LOCKS_ONLY = {"rouge_index", "novelty"}  # may import threading: for a lock, never for a thread
+
+
+def imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.name}: a relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "selfinstruct")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_size(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < MODULE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[-1].end_lineno or 0
+            assert body - node.body[0].lineno + 1 < FUNCTION_LINES, f"{module.name}: {node.name} is too long"
+
+
+def test_number_of_modules() -> None:
+    assert len(MODULES) <= MODULE_COUNT
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_import_only_pure_modules(name: str) -> None:
+    for found in imports(PACKAGE / f"{name}.py"):
+        top, _, rest = found.partition(".")
+        if top == "selfinstruct":
+            assert not rest or rest.partition(".")[0] in PURE, f"{name} imports {found}"
+        else:
+            assert top in PURE_IMPORTS, f"{name} imports {found}"
+            assert top != "threading" or name in LOCKS_ONLY, f"{name} imports threading"
+
+
+def test_only_the_named_modules_start_threads() -> None:
+    starters = {m.stem for m in MODULES if "threading.Thread(" in m.read_text(encoding="utf-8")}
+    assert starters <= {"runner", "commands", "llama_child", "backend_local", "weights", "weight_sources"}
+
+
+def test_every_module_says_its_job() -> None:
+    for module in MODULES:
+        assert ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))), module.name
+
+
+def test_exports_are_complete() -> None:
+    assert sorted(selfinstruct.__all__) == list(selfinstruct.__all__)
+    for name in selfinstruct.__all__:
+        assert getattr(selfinstruct, name) is not None
+    with pytest.raises(AttributeError, match="no attribute"):
+        _ = selfinstruct.nothing_of_this_name

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer, tokenizers
+
+from selfinstruct.errors import InputError
+from selfinstruct.novelty import make
+
+HISTORIC = tokenizers.DefaultTokenizer(use_stemmer=False)
+PHRASES = [
+    "Write a function to",
+    "sort the list",
+    "in C++",
+    "in C#",
+    "reverse a string",
+    "of numbers.",
+    "given",
+    "用Python",
+    "",
+]
+INSTRUCTIONS = st.lists(st.sampled_from(PHRASES), min_size=1, max_size=4).map(" ".join)
+
+
+def historic_scores(instruction: str, pool: list[str]) -> list[float]:
+    new = HISTORIC.tokenize(instruction)
+    return [rouge_scorer._score_lcs(new, HISTORIC.tokenize(one)).fmeasure for one in pool]
+
+
+def real_rows() -> list[dict[str, str]]:
+    folder = os.environ.get("SELFINSTRUCT_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    path = Path(folder) / "code_alpaca_2k.json"
+    if path.exists():
+        rows: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+        return rows
+    rng = np.random.default_rng(0)
+    words = ["write", "sort", "list", "tree", "Java", "reverse", "string", "of", "a", "the", "graph", "sum"]
+    return [
+        {"instruction": " ".join(rng.choice(words, rng.integers(3, 12))), "input": "", "output": str(row)}
+        for row in range(2000)
+    ]
+
+
+@given(
+    st.lists(INSTRUCTIONS, max_size=14), INSTRUCTIONS, st.sampled_from([0.0, 0.5, 0.7, 0.8, 1.0]), st.data()
+)
+@settings(max_examples=200)
+def test_alpaca_decides_as_the_original(
+    pool: list[str], new: str, threshold: float, data: st.DataObject
+) -> None:
+    limit = data.draw(st.none() | st.integers(0, len(pool)))
+    rule = make("alpaca", threshold)
+    for one in pool:
+        rule.add(one, "", "")
+    scores = historic_scores(new, pool[:limit])
+    match = rule.duplicate_of(new, "", "", limit=limit)
+    if scores and max(scores) > threshold:
+        assert match is not None
+        assert (match.entry, match.score) == (scores.index(max(scores)), max(scores))
+    else:
+        assert match is None
+
+
+def test_alpaca_evidence_is_that_of_the_original() -> None:
+    instructions = [row["instruction"] for row in real_rows()[:700]]
+    rule = make("alpaca")
+    for count, instruction in enumerate(instructions):
+        if count % 40 == 0 and count:
+            scores = historic_scores(instruction, instructions[:count])
+            order = np.argsort(scores)[-10:][::-1]
+            expected = {instructions[entry]: scores[entry] for entry in order}
+            found = rule.evidence(instruction)
+            assert list(found["most_similar_instructions"].items()) == list(expected.items())
+            assert found["avg_similarity_score"] == float(np.mean(scores))
+            assert json.loads(json.dumps(found)) == found
+        rule.add(instruction, "", "")
+
+
+def test_evidence_of_an_empty_pool() -> None:
+    assert make("alpaca").evidence("Sort") == {"most_similar_instructions": {}, "avg_similarity_score": 0.0}
+
+
+def test_code_rule_imports_no_rouge_score() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from selfinstruct.novelty import make; rule = make('code'); rule.add('Sort a list', '', '');"
+        "assert rule.duplicate_of('Sort a list', '', ''); assert 'rouge_score' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("profile", ["alpaca", "code"])
+def test_a_limit_shows_the_pool_as_it_was(profile: str) -> None:
+    rows = real_rows()[:400]
+    now, before = make(profile), make(profile)
+    for row in rows:
+        now.add(row["instruction"], row["input"], row["output"])
+    for entry, row in enumerate(rows):
+        task = (row["instruction"], row["input"], row["output"])
+        assert now.duplicate_of(*task, limit=entry) == before.duplicate_of(*task)
+        assert before.add(*task) == entry
+    assert len(before) == len(rows)
+
+
+def test_several_readers_and_one_adder() -> None:
+    rows = real_rows()[:600]
+    rule = make("code")
+    for row in rows[:300]:
+        rule.add(row["instruction"], row["input"], row["output"])
+
+    def ask() -> list[Any]:
+        asked = rows[250:350]
+        return [
+            rule.duplicate_of(row["instruction"], row["input"], row["output"], limit=300) for row in asked
+        ]
+
+    expected = ask()
+    answers: list[list[Any]] = []
+    readers = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for row in rows[300:]:
+        rule.add(row["instruction"], row["input"], row["output"])
+    for reader in readers:
+        reader.join()
+    assert answers == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"profile": "codex"}, "unknown profile 'codex'"),
+        ({"profile": "code", "threshold": 1.5}, "threshold 1.5"),
+        ({"profile": "code", "threshold": float("nan")}, "threshold nan"),
+        ({"profile": "code", "language_cap": 0}, "language cap 0"),
+    ],
+)
+def test_wrong_settings_end_in_one_line(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        make(**settings)
+    assert "\n" not in str(error.value)
