@@ -2,7 +2,8 @@
 
 What the child does is in `llama_child`; the requests go through `backend_openai`; where the weights come
 from is in `weights`. Replies of more than one slot are not repeatable bit by bit: the engine adds numbers
-in another order when it answers several requests at once. One slot is repeatable.
+in another order when it answers several requests at once. One slot is repeatable for the same requests
+in the same order; in another order other beginnings of prompts come from memory, which changes sums, too.
 """
 
 from __future__ import annotations

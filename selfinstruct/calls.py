@@ -118,16 +118,20 @@ class Calls:
             except Transient as error:
                 # What was lost on the way may be on the bill all the same.
                 cost = self._cost(*tokens) if error.kind in {"timeout", "connection", "bad_reply"} else 0.0
-                self._run.keep_failure(key, digest, error, cost)
-                self._leave(tokens, failed=True)
+                try:
+                    self._run.keep_failure(key, digest, error, cost)
+                finally:
+                    self._leave(tokens, failed=True)
                 self._look_at_failures(error)
                 if attempt == ATTEMPTS:
                     raise
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1)) * (0.5 + jitter.random())
                 self._pause(max(wait, error.retry_after or 0.0))
             except RequestRefused as error:
-                self._run.keep_failure(key, digest, error, 0.0)
-                self._leave(tokens, failed=False)
+                try:
+                    self._run.keep_failure(key, digest, error, 0.0)
+                finally:
+                    self._leave(tokens, failed=False)
                 raise
             except BaseException:
                 self._leave(tokens, failed=False)
@@ -142,8 +146,10 @@ class Calls:
         if cost is None and self._price is not None:
             cost = self._price(usage.prompt, usage.completion, usage.cached)
         reply = Reply(reply.choices, usage, reply.model, reply.seconds or seconds, cost)
-        self._run.keep_reply(key, digest, reply)
-        self._leave(tokens, failed=False, used=usage.prompt + usage.completion)
+        try:
+            self._run.keep_reply(key, digest, reply)
+        finally:
+            self._leave(tokens, failed=False, used=usage.prompt + usage.completion)
         return reply
 
     def _cost(self, prompt: int, completion: int) -> float:
@@ -167,7 +173,9 @@ class Calls:
                         break
                     self._changed.wait(wait)
             finally:
-                self._due_retries -= retry
+                if retry:
+                    self._due_retries -= 1
+                    self._changed.notify_all()  # new requests waited for it and may go now
             now = monotonic()
             self._busy += 1
             self._used_requests += 1

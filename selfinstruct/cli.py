@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfinstruct import __version__
+from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.add_typer(seeds_app, name="seeds")
 
 
 def main() -> None:
@@ -121,10 +123,12 @@ def generate(
         typer.Option(help="The server's endpoint. [default: completions for local, else chat]"),
     ] = None,
     only_language: Annotated[
-        list[str] | None, typer.Option(help="Ask for tasks in this language only; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Ask for tasks in this language only; may be repeated."),
     ] = None,
     only_kind: Annotated[
-        list[str] | None, typer.Option(help="Ask for tasks of this kind only; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Ask for tasks of this kind only; may be repeated."),
     ] = None,
     lookahead: Annotated[
         int | None,
@@ -205,6 +209,20 @@ def show(
         commands.show_rejected(output, reason, row, limit)
     else:
         commands.show_tasks(output, row, limit)
+
+
+@app.command()
+def regen(
+    output: Annotated[Path, typer.Argument(help="A dataset or its run directory.")] = Path(
+        "output/code_alpaca.json"
+    ),
+) -> None:
+    """Print a run of the profile alpaca as the historic regen.json, with its similarity fields."""
+    import json
+
+    from selfinstruct import report
+
+    typer.echo(json.dumps(report.regen_rows(output), indent=4), nl=False)
 
 
 @models_app.command("list")

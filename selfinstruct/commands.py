@@ -43,10 +43,8 @@ class Talk:
 
     def say(self, text: str, event: str = "note", **facts: object) -> None:
         """One line, above the bar if there is one."""
-        if self._json:
-            text = json.dumps({"event": event, "message": text, **facts})
-        else:
-            text = display.printable(text)
+        told = {"event": event, "message": text, **facts}
+        text = json.dumps(told) if self._json else display.printable(text)
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         else:
@@ -142,8 +140,10 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
         else ""
     )
     lines = [
-        f"accepted   {session.accepted} tasks in {display.duration(seconds)}; "
-        f"the dataset holds {session.run.size} of {settings.num}",
+        (
+            f"accepted   {session.accepted} tasks in {display.duration(seconds)}; "
+            f"the dataset holds {session.run.size} of {settings.num}"
+        ),
         f"rejected   {rejected} candidates{why}",
         f"tokens     {totals.usage.prompt} read, {totals.usage.completion} written in {totals.requests} replies"
         + (f"; cost ${totals.cost:.4f}" if totals.cost else ""),
@@ -245,8 +245,10 @@ def show_plan(settings: Settings) -> None:
     calls = indices * (2.5 if settings.recipe == "staged" else 1)
     out += [
         "--- estimate ---",
-        f"about {calls:.0f} requests for {settings.num} tasks; at most {round(calls * prompt)} tokens read and "
-        f"{round(calls * completion)} written",
+        (
+            f"about {calls:.0f} requests for {settings.num} tasks; at most {round(calls * prompt)} tokens read "
+            f"and {round(calls * completion)} written"
+        ),
     ]
     print(display.printable("\n".join(out)))  # noqa: T201 - data
 

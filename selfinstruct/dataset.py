@@ -101,7 +101,7 @@ def read_dataset(path: Path) -> list[Row]:
 
 def _rows_of_lines(path: Path, data: bytes) -> Iterator[Row]:
     """The rows of JSONL; unlike a log, its last line needs no line end and may not be torn."""
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if line.strip():
             try:
                 value = json.loads(line)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, TypeAlias
@@ -22,6 +24,7 @@ from selfinstruct.records import JSON, Row
 from selfinstruct.store import disk_error, part_of, put_in_place, read_log
 
 Keep: TypeAlias = Literal["first", "longest"]
+_BATCH = 8192  # rows compared together
 SAME = "same words"  # the rule sees no difference at all
 Progress: TypeAlias = Callable[[int, int], None]  # rows seen, rows dropped
 
@@ -135,23 +138,35 @@ def judge(
     numbers: list[int] = []  # of the rule's entries
     seen: dict[bytes, int] = {}
     dropped: dict[int, Duplicate] = {}
-    for number, row in numbered:
-        task, language = (row["instruction"], row["input"], row["output"]), row.get("language")
-        reading = rule.reading(*task)
-        key = hashlib.blake2b(
-            repr((reading, language)).encode("utf-8", "surrogatepass"), digest_size=16
-        ).digest()
-        first = number if reading is None else seen.setdefault(key, number)
-        if first != number:
-            alike = [Likeness(first, 1.0, SAME)]
-        else:
-            alike = [_renumbered(one, numbers) for one in rule.alike(*task, language)]
-            rule.add(*task, language)
-            numbers.append(number)
-        found = _decide(alike, dropped, threshold, language_cap)
-        if found is not None:
-            dropped[number] = found
-        yield Verdict(number, row, alike, found)
+    numbered = iter(numbered)
+    while batch := list(islice(numbered, _BATCH)):
+        start = len(rule)
+        firsts = []  # for each row the number of the first one with the same words
+        for number, row in batch:
+            task, language = (row["instruction"], row["input"], row["output"]), row.get("language")
+            first = _first_of(rule.reading(*task), language, number, seen)
+            if first == number:
+                rule.add(*task, language)
+                numbers.append(number)
+            firsts.append(first)
+        found = iter(rule.alike_earlier(start))
+        for (number, row), first in zip(batch, firsts, strict=True):
+            if first != number:
+                alike = [Likeness(first, 1.0, SAME)]
+            else:
+                alike = [replace(one, entry=numbers[one.entry]) for one in next(found)]
+            hit = _decide(alike, dropped, threshold, language_cap)
+            if hit is not None:
+                dropped[number] = hit
+            yield Verdict(number, row, alike, hit)
+
+
+def _first_of(reading: Hashable | None, language: str | None, number: int, seen: dict[bytes, int]) -> int:
+    """The number of the first row in which the rule saw the same, kept in `seen`; 16 bytes of hash a row."""
+    if reading is None:
+        return number
+    text = repr((reading, language)).encode("utf-8", "surrogatepass")
+    return seen.setdefault(hashlib.blake2b(text, digest_size=16).digest(), number)
 
 
 def _decide(
@@ -170,16 +185,11 @@ def read_summary(record: Path) -> Summary:
     Raises:
         InputError: there is no such record, or it is not whole.
     """
-    last: JSON = None
-    for last in read_log(record):
-        pass
+    lines = deque(read_log(record), maxlen=1)
+    last = lines[0] if lines else None
     if not isinstance(last, dict) or "summary" not in last:
         raise InputError(f"{record}: no record of a finished dedup; run dedup on the input first")
     return Summary(**last["summary"])
-
-
-def _renumbered(one: Likeness, numbers: list[int]) -> Likeness:
-    return Likeness(numbers[one.entry], one.score, one.why, one.language)
 
 
 def _decided_again(
@@ -221,7 +231,7 @@ class _Files:
         self._paths = paths
         self._stack = ExitStack()
 
-    def __enter__(self) -> list[BinaryIO]:
+    def __enter__(self) -> Sequence[BinaryIO]:
         try:
             for path in self._paths:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 from selfinstruct.records import JSON, Candidate
 from selfinstruct.report import Entry, Report
 
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FENCE = re.compile(r"^```([\w+#.-]*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 _LEXERS = {"csharp": "csharp", "make": "makefile", "regex": "text", "text": "text"}
 
@@ -78,7 +78,9 @@ def status_table(report: Report) -> RenderableType:
         example = report.examples[reason]
         shown = printable(example["text"]).replace("\n", " ")
         evidence = _evidence(example["evidence"])
-        reasons.add_row(reason, str(number), Text(shown + (f"\n{evidence}" if evidence else "")))
+        reasons.add_row(
+            Text(printable(reason)), str(number), Text(shown + (f"\n{evidence}" if evidence else ""))
+        )
     return Group(facts, Text(), reasons)
 
 
@@ -91,7 +93,7 @@ def _evidence(evidence: Mapping[str, JSON]) -> str:
     parts = []
     for name, value in evidence.items():
         shown = f"{value:.3f}" if isinstance(value, float) else str(value)
-        parts.append(f"{name}: {printable(shown)[:160]}")
+        parts.append(printable(f"{name}: {shown}")[:180])
     return "; ".join(parts)
 
 
@@ -140,4 +142,4 @@ def _code(text: str, language: str | None) -> RenderableType:
 
 def console(*, stderr: bool = False) -> Console:
     """A console that keeps to the terminal it finds; markup in texts is not obeyed."""
-    return Console(stderr=stderr, markup=False, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)

@@ -24,7 +24,8 @@ MAX_WORDS: Final = 300
 MAX_INPUT: Final = 12_000  # characters
 MAX_OUTPUT: Final = 16_000  # characters
 LOOP: Final = 10  # that often in a row is no chance
-MAX_PERIOD: Final = 40  # words; longer loops are seen as one line again and again
+MAX_PERIOD: Final = 60  # tokens; longer loops are seen as one line again and again
+FEW, FEW_OF = 8, 160  # no more than 8 different words among 160 is a loop with variations
 EVIDENCE: Final = 200  # characters of what was found that a rejection keeps
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
@@ -42,7 +43,8 @@ _PROMPT = re.compile(
     r"list of 20 tasks"
     r"|<\|(?:im_start|im_end|endoftext|eot_id|begin_of_text|user|assistant|system|end)\|>|\[/?INST\]"
     r"|^\W{0,6}(?:\d{1,4}\W{1,4})?instruction(?:\W{0,3}:|\*\*)|^\#{3}[ ]response:"
-    r"|\b\d{1,4}\.[ ](?:input|output|instruction):",
+    r"|\b\d{1,4}\.[ ](?:input|output|instruction):|\b\d{1,3}\.[ ]\[[^\[\]\n]{1,80},[^\[\]\n]{1,80}\][ ]\w"
+    r"|about the code or data given below it",
     re.IGNORECASE | re.MULTILINE,
 )
 _AM = r"i(?: a|['\u2019])m (?:just |only )?"
@@ -204,10 +206,21 @@ def input_repeated_as_output(candidate: Candidate, _: Sequence[Seed]) -> Evidenc
     return _found(candidate.output) if same and len(_squeezed(candidate.output)) >= 30 else None
 
 
+def instruction_repeated_as_input(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
+    """The input is the instruction again, at most as a comment or several times, instead of code or data."""
+    asked, given = _letters(candidate.instruction), _letters(candidate.input)
+    return _found(candidate.input) if len(asked) >= 10 and given.startswith(asked) else None
+
+
 def instruction_repeated_as_output(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
-    """The output only says the instruction again, at most as a comment, like `# Write a loop`."""
+    """The output only says the instruction again, at most as a comment, like `# Write a loop`.
+
+    A small model also answers by first repeating a long instruction word for word, as plain text.
+    """
     asked, given = _letters(candidate.instruction), _letters(candidate.output)
-    return _found(candidate.output) if len(asked) >= 10 and asked == given else None
+    plain = candidate.output.lstrip()[:1].isalpha() and len(asked) >= 30
+    same = given.startswith(asked) if plain else given == asked
+    return _found(candidate.output) if len(asked) >= 10 and same else None
 
 
 def degenerate_repetition(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
@@ -299,6 +312,7 @@ FILTERS: Final[tuple[Filter, ...]] = (
     unanswered,
     seed_echo,
     input_repeated_as_output,
+    instruction_repeated_as_input,
     instruction_repeated_as_output,
     degenerate_repetition,
     not_self_contained,
@@ -331,7 +345,7 @@ def _found(text: str, field: str | None = None) -> Evidence:
 
 def _words(text: str) -> int:
     unspaced = len(_UNSPACED.findall(text))
-    return len(_UNSPACED.sub(" ", text).split()) + unspaced // 2
+    return len(_UNSPACED.sub(" ", text).split()) + (unspaced + 1) // 2
 
 
 def _squeezed(text: str) -> str:
@@ -353,14 +367,20 @@ def _loop(text: str) -> str:
     line, count = Counter(lines).most_common(1)[0] if lines else ("", 0)
     if count >= 20 and 2 * count > len(lines) and len(line) >= 20:
         return line
-    words = text.split()
-    for period in range(1, min(MAX_PERIOD, len(words) // LOOP) + 1):
+    tokens = re.findall(r"\w+|[^\w\s]", text)
+    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1):
         run = 0
-        for i in range(period, len(words)):
-            run = run + 1 if words[i] == words[i - period] else 0
+        for i in range(period, len(tokens)):
+            run = run + 1 if tokens[i] == tokens[i - period] else 0
             if run == period * (LOOP - 1):
-                unit = " ".join(words[i - period + 1 : i + 1])
+                unit = " ".join(tokens[i - period + 1 : i + 1])
                 # Numbers and marks may well come ten times: zeros of a matrix, cells of a table.
                 if re.search(r"[^\W\d_]{3}", unit) and len(unit) * LOOP >= 100:
                     return unit
+    # Numbers count as words here: rules of a style sheet or test cases say the same of different ones.
+    words = re.findall(r"\w{2,}|\d", text)
+    for i in range(0, len(words) - FEW_OF + 1, FEW_OF // 4):
+        few = set(words[i : i + FEW_OF])
+        if len(few) <= FEW and not any(map(str.isdigit, few)):
+            return " ".join(sorted(few))
     return ""

@@ -29,7 +29,7 @@ _MARK = re.compile(
         (?P<word>instructions?|input|output|response|answer|solution)
         (?: [ ]{0,2}\#?(?P<n3>\d{1,4}) )?
         (?: [ ]\([^()\n]{0,30}\) )?
-        (?P<close>[*_\])` ]{0,6}) (?P<colon>[:\uff1a]?) (?P<after>[*_`\]]{0,4}) [ \t]*
+        (?P<close>[*_\])`]{0,5}) (?: [ ]{0,2}(?P<colon>[:\uff1a]) )? (?P<after>[*_\]]{0,4}) [ \t]*
       | (?P<header>[#*_\[ ]{0,8}(?:task|example|exercise|problem)[ ]{0,2}\#?[ ]?(?P<n4>\d{1,4})(?!\d)
         [*_\]) .:\-\u2013\u2014]{0,6})
       | (?P<item>(?P<n5>\d{1,4})[.)](?:[ \t]+|$))
@@ -146,6 +146,8 @@ def _mark(text: str, match: re.Match[str]) -> _Mark | None:
     if not match["word"]:
         return _Mark("fence", start, fence.end(), fence.end(), ticks=ticks, info=info) if fence else None
     style = re.sub("[ -]", "", match["lead"] + match["mid"])
+    if match["after"] and match["after"][0].replace("]", "[") not in style:
+        end = match.start("after")  # `Output:**bold**`: that is the field's, not the label's
     plain = number is None and style in {"", "#", ">", "("}
     alone = bool(fence) or text[end : end + 1] in {"", "\n"}
     boxed = style.endswith("[") and "]" in match["close"]

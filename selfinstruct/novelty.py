@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from selfinstruct.errors import InputError
-from selfinstruct.novelty_code import Reading, output_tokens, read_task
+from selfinstruct.novelty_code import output_tokens, read_task
 from selfinstruct.records import JSON
 from selfinstruct.rouge import fmeasure, tokenize
 from selfinstruct.rouge_index import Hit, RougeIndex
@@ -53,15 +54,8 @@ class Likeness:
 class Rule(Novelty, Protocol):
     """A novelty rule that can also tell all it found, so that a decision can be taken anew later."""
 
-    def alike(
-        self,
-        instruction: str,
-        input_: str,
-        output: str,
-        language: str | None = None,
-        limit: int | None = None,
-    ) -> list[Likeness]:
-        """Every one of the first `limit` entries that is alike, in order; `decide` judges them."""
+    def alike_earlier(self, first: int) -> list[list[Likeness]]:
+        """For each entry from `first` on every earlier entry that is alike; `decide` judges them."""
 
     def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:
         """What the rule sees of a task: tasks of equal reading are alike with F = 1. None if it sees nothing."""
@@ -112,6 +106,10 @@ def _nearest(found: list[Likeness]) -> Duplicate:
     return Duplicate(best.entry, best.score, best.why)
 
 
+def _instructions(hits: list[Hit]) -> list[Likeness]:
+    return [Likeness(hit.entry, hit.score, INSTRUCTION) for hit in hits]
+
+
 class AlpacaNovelty:
     """The historic rule: only the instruction counts, and F > threshold with any entry rejects."""
 
@@ -131,27 +129,18 @@ class AlpacaNovelty:
     def duplicate_of(
         self,
         instruction: str,
-        input_: str,
-        output: str,
-        language: str | None = None,
-        limit: int | None = None,
-    ) -> Duplicate | None:
-        """The nearest of the first `limit` entries when its F is above the threshold."""
-        return decide(self.alike(instruction, input_, output, language, limit), self._threshold, 1)
-
-    def alike(
-        self,
-        instruction: str,
         input_: str,  # noqa: ARG002
         output: str,  # noqa: ARG002
         language: str | None = None,  # noqa: ARG002
         limit: int | None = None,
-    ) -> list[Likeness]:
-        """Every one of the first `limit` entries whose F is above the threshold."""
-        return [
-            Likeness(hit.entry, hit.score, INSTRUCTION)
-            for hit in self._index.find(tokenize(instruction), limit)
-        ]
+    ) -> Duplicate | None:
+        """The nearest of the first `limit` entries when its F is above the threshold."""
+        hits = self._index.find(tokenize(instruction), limit)
+        return decide(_instructions(hits), self._threshold, 1)
+
+    def alike_earlier(self, first: int) -> list[list[Likeness]]:
+        """For each entry from `first` on every earlier one whose F is above the threshold."""
+        return [_instructions(hits) for hits in self._index.find_earlier(first)]
 
     def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:  # noqa: ARG002
         """The historic tokens of the instruction."""
@@ -215,52 +204,56 @@ class CodeNovelty:
 
         `why` is `INSTRUCTION`, `BOTH`, `LANGUAGES` or `OUTPUT`.
         """
-        asked = self._alike_asked(read_task(instruction, input_, language), limit)
+        task = read_task(instruction, input_, language)
+        hits = self._tasks.find(task.asked + task.leaned_on, limit)
+        sizes = len(task.asked), len(task.leaned_on)
+        asked = self._alike(hits, sizes, task.languages, lambda entry: self._tasks.common(entry, task.asked))
         found = decide(asked, self._threshold, self._cap)
-        return found or decide(self._alike_output(output, limit), self._threshold, self._cap)
+        tokens = output_tokens(output)
+        if found is not None or len(tokens) < OUTPUT_LEAST:
+            return found
+        known = None if limit is None else bisect_left(self._output_entries, limit)
+        return decide(self._alike_outputs(self._outputs.find(tokens, known)), self._threshold, self._cap)
 
-    def alike(
-        self,
-        instruction: str,
-        input_: str,
-        output: str,
-        language: str | None = None,
-        limit: int | None = None,
-    ) -> list[Likeness]:
-        """Every one of the first `limit` entries that asks for the like, then those with such an output."""
-        asked = self._alike_asked(read_task(instruction, input_, language), limit)
-        return asked + self._alike_output(output, limit)
+    def alike_earlier(self, first: int) -> list[list[Likeness]]:
+        """For each entry from `first` on every earlier one that asks for the like, then by outputs."""
+        found = []
+        for new, hits in enumerate(self._tasks.find_earlier(first), first):
+            sizes = self._asked[new], self._leaned_on[new]
+            common = partial(self._tasks.common_of, new, first=sizes[0])
+            found.append(self._alike(hits, sizes, self._languages[new], common))
+        start = bisect_left(self._output_entries, first)
+        for new, hits in enumerate(self._outputs.find_earlier(start), start):
+            found[self._output_entries[new] - first] += self._alike_outputs(hits)
+        return found
 
     def reading(self, instruction: str, input_: str, output: str) -> Hashable | None:
         """The words of the task that count, its languages, and the tokens of its output."""
         task = read_task(instruction, input_, None)
         return (task, output_tokens(output)) if task.asked else None
 
-    def _alike_asked(self, task: Reading, limit: int | None) -> list[Likeness]:
+    def _alike(
+        self, hits: list[Hit], sizes: tuple[int, int], languages: str | None, common: Callable[[int], int]
+    ) -> list[Likeness]:
+        """The hits that ask for the like of a task with so many tokens of instruction and of input.
+
+        `common` tells what the task's instruction has in common with an entry.
+        """
+        asked, leaned_on = sizes
         found = []
-        for hit in self._tasks.find(task.asked + task.leaned_on, limit):
-            both = bool(task.leaned_on) and self._leaned_on[hit.entry] > 0
-            score = self._parts_score(task.asked, len(task.leaned_on), hit) if both else hit.score
+        for hit in hits:
+            both, score = leaned_on > 0 and self._leaned_on[hit.entry] > 0, hit.score
+            if both:  # instructions and inputs share no token: the lower F of the two
+                shared = common(hit.entry)
+                score = fmeasure(shared, asked, self._asked[hit.entry])
+                score = min(score, fmeasure(hit.common - shared, leaned_on, self._leaned_on[hit.entry]))
             if score > self._threshold:
                 theirs = self._languages[hit.entry]
-                other = None if task.languages is None or theirs in {None, task.languages} else theirs
+                other = None if languages is None or theirs in {None, languages} else theirs
                 found.append(Likeness(hit.entry, score, BOTH if both else INSTRUCTION, other))
         return found
 
-    def _parts_score(self, asked: tuple[str, ...], leaned_on: int, hit: Hit) -> float:
-        """The lower F of instruction and input, for two tasks whose inputs count."""
-        common = self._tasks.common(hit.entry, asked)  # inputs share no token with instructions
-        return min(
-            fmeasure(common, len(asked), self._asked[hit.entry]),
-            fmeasure(hit.common - common, leaned_on, self._leaned_on[hit.entry]),
-        )
-
-    def _alike_output(self, output: str, limit: int | None) -> list[Likeness]:
-        tokens = output_tokens(output)
-        if len(tokens) < OUTPUT_LEAST:
-            return []
-        known = None if limit is None else bisect_left(self._output_entries, limit)
-        hits = self._outputs.find(tokens, known)
+    def _alike_outputs(self, hits: list[Hit]) -> list[Likeness]:
         return [Likeness(self._output_entries[hit.entry], hit.score, OUTPUT) for hit in hits]
 
     def evidence(self, instruction: str) -> dict[str, JSON]:  # noqa: ARG002

@@ -132,16 +132,13 @@ class Reading:
 def read_task(instruction: str, input_: str, language: str | None) -> Reading:
     """Read a task; `language` stands in where the instruction names none."""
     words, languages = split_words(instruction)
-    telling = [word for word in words if word not in EMPTY] if words else []
+    telling = [word for word in words if word not in EMPTY]
     if (
         len(telling) < 2
     ):  # "What is Go?", "Convert this code from C to Java": here the names are what is asked
-        telling, languages = [*words, *languages], ()
-    asked: list[str] = []
-    for word in telling:
-        asked.append(word)
-        if word not in EVERYDAY and word not in EMPTY and word != NUMBER:
-            asked.append(word + "'")
+        named, languages = languages, ()
+        telling = [*(telling if len(telling) + len(named) > 1 else words), *named]
+    asked = [token for word in telling for token in _weighted(word)]
     leaned_on: tuple[str, ...] = ()
     if input_.strip() and (len(telling) < SAYS_MUCH or _POINTING.search(instruction)):
         leaned_on = input_words(input_)
@@ -149,6 +146,15 @@ def read_task(instruction: str, input_: str, language: str | None) -> Reading:
         known = language.strip().casefold()
         languages = (_CANONICAL.get(known, known),)
     return Reading(tuple(asked), leaned_on, ",".join(languages) or None)
+
+
+def _weighted(word: str) -> tuple[str, ...]:
+    """The word once, twice or four times, each time as a token of its own."""
+    if word in EVERYDAY or word in EMPTY or word == NUMBER:
+        return (word,)
+    if not any(sign.isalnum() for sign in word):  # an operator that stands alone is what the task is about
+        return word, word + "'", word + '"', word + "'\""
+    return word, word + "'"
 
 
 def split_words(text: str) -> tuple[list[str], tuple[str, ...]]:

@@ -1,6 +1,6 @@
 """The words of the OpenAI protocol: a request as JSON, an answer as a `Reply`, a refusal as an error.
 
-Pure: no socket, no clock but the one passed in, no state. Servers differ; what is read here was
+No socket and no state; the clock is looked at only for a date in `retry-after`. What is read here was
 written by strangers, so every field may be missing or of the wrong kind.
 """
 

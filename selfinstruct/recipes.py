@@ -45,6 +45,9 @@ TASKS_SCHEMA = {
 }
 # One line that begins like a sentence: without it a small model opens a fence or answers at once.
 _ONE_LINE = 'root ::= " " [A-Z] [^\\n\\r`]{20,400} "\\n"'
+_CODE_KINDS = {
+    "write", "complete", "fix", "refactor", "optimise", "translate", "document", "test", "revise", "query", "configure",
+}  # fmt: skip
 _NOT_CODE = {"text", "regex", "json"}  # an answer in them needs no sentence that names the language
 _LABEL = re.compile(r"^\s*(?:\d+[.)]\s*)?(?:\[[^\]\n]{0,120}\]\s*)?")
 
@@ -102,9 +105,8 @@ def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete)
 def _json_prompt(settings: Settings, shots: Sequence[Seed]) -> str:
     rows = [{"instruction": s.instruction, "input": s.input, "output": s.output} for s in shots]
     count = str(LIST_SIZE - len(rows))
-    rule = "".join(
-        f" All tasks are in or about {LANGUAGES[name].display}." for name in settings.only_language
-    )
+    known = [LANGUAGES[name] for word in settings.only_language if (name := find_language(word))]
+    rule = f" All tasks are in or about {' or '.join(term.display for term in known)}." if known else ""
     examples = "\n".join(json.dumps(row) for row in rows)
     return f"{prompt_text('code_alpaca_json').replace('{count}', count)}{rule}\n\nExamples:\n{examples}"
 
@@ -128,11 +130,14 @@ def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -
             return [_given_up(replace(candidate, input=text, raw=choice.text), "cut_off", "input")]
         candidate = replace(candidate, input=parsing.no_input(text))
     answers = complete(_output_request(settings, plan, candidate)).choices
-    return [_answered(candidate, answer) for answer in answers]
+    return [_answered(candidate, answer, _open_fence(settings, plan)) for answer in answers]
 
 
-def _answered(candidate: Candidate, answer: Choice) -> Candidate:
-    output, language = parsing.strip_fence(answer.text.strip())
+def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:
+    text = answer.text.strip("\n")
+    if fence:
+        text = f"{fence}{text.removeprefix(fence)}\n```"
+    output, language = parsing.strip_fence(text.strip())
     finished = replace(
         candidate,
         output=output,
@@ -189,7 +194,10 @@ def _instruction_request(settings: Settings, plan: Plan, opening: str) -> Reques
 
 def _input_request(settings: Settings, plan: Plan, opening: str, instruction: str) -> Request:
     raw = settings.endpoint == "completions"
-    fence = "```" + (plan.language if plan.language and plan.language != "text" else "")
+    named = (
+        plan.language not in {None, "text"} and plan.kind != "translate"
+    )  # that begins in another language
+    fence = f"```{plan.language if named else ''}"
     prompt = (
         f"{opening} {instruction}\n\nThe code or data that task {len(plan.shots) + 1} speaks of, "
         f"short and complete, without its solution:\n{fence}\n"
@@ -212,22 +220,34 @@ def _input_request(settings: Settings, plan: Plan, opening: str, instruction: st
 
 def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
     given = f"\n\n```\n{candidate.input}\n```" if candidate.input else ""
+    messages = [("system", prompt_text("staged_output")), ("user", candidate.instruction + given)]
+    fence = _open_fence(settings, plan)
+    if fence:
+        messages.append(("assistant", fence))
     return Request(
-        messages=(("system", prompt_text("staged_output")), ("user", candidate.instruction + given)),
+        messages=tuple(messages),
         max_tokens=settings.max_output_tokens or 1024,
         temperature=min(settings.temperature or 0.0, OUTPUT_TEMPERATURE),
         top_p=settings.top_p or 1.0,
+        stop=("```",) if fence else (),
         seed=seed_of_choice(plan, 2),
         n=settings.choices,
         extra={"cache_prompt": True} if settings.backend == "local" else {},
     )
 
 
+def _open_fence(settings: Settings, plan: Plan) -> str:
+    """How the answer begins where it is to be code: llama.cpp goes on with it, other servers would not."""
+    if settings.backend != "local" or plan.kind not in _CODE_KINDS or plan.language in {None, "text"}:
+        return ""
+    return f"```{plan.language}\n"
+
+
 def _clean_instruction(text: str) -> str:
     """One line without number, bracket, quotes or bold marks."""
     line = next((line for line in text.splitlines() if line.strip()), "")
     line = _LABEL.sub("", line, count=1).strip().strip("*").strip()
-    if len(line) > 1 and line[0] == line[-1] == '"':
+    if len(line) > 1 and line[0] == line[-1] == '"' and '"' not in line[1:-1]:
         line = line[1:-1]
     return line
 

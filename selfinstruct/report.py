@@ -195,3 +195,23 @@ def provenance(path: Path, row: Row) -> Entry | None:
         if entry.decision.accepted and row_id(entry.decision.candidate.row) == wanted:
             return entry
     return None
+
+
+def regen_rows(path: Path) -> list[dict[str, JSON]]:
+    """The accepted tasks of a run under the profile `alpaca` as Stanford Alpaca's `regen.json` has them.
+
+    Returns:
+        Rows with instruction, input, output, `most_similar_instructions` (text to ROUGE-L, at most ten)
+        and `avg_similarity_score` (the mean over the pool as it then was).
+
+    Raises:
+        InputError: the run has another profile, which does not measure these.
+    """
+    rows = []
+    for entry in read_decisions(path):
+        if entry.decision.accepted:
+            evidence = entry.decision.evidence
+            if "avg_similarity_score" not in evidence:
+                raise InputError(f"{path}: made with another profile; these fields need --profile alpaca")
+            rows.append(entry.decision.candidate.row | evidence)
+    return rows

@@ -44,11 +44,11 @@ def lcs_length(one: Sequence[int], two: Sequence[int]) -> int:
     return int(LCSseq.similarity(one, two))
 
 
-def needed_common(length: int, others: Ints, threshold: float) -> Ints:
+def needed_common(length: int | Ints, others: Ints, threshold: float) -> Ints:
     """The least common subsequence that lifts F above `threshold`, for one length against many.
 
     Args:
-        length: tokens of one sequence, at least 1.
+        length: tokens of one sequence, or of as many as there are others; at least 1.
         others: tokens of the other sequences, each at least 1.
         threshold: any number; F must be greater than it.
 
@@ -70,10 +70,14 @@ def needed_common(length: int, others: Ints, threshold: float) -> Ints:
     return needed
 
 
-def fmeasures(common: Ints, length: int, others: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float64]:
+def fmeasures(
+    common: Ints, length: int | Ints, others: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float64]:
     """`fmeasure` for one length against many, with the same bits."""
     longest = int(others.max(initial=0))
-    if (longest + 1) * (length + 1) < len(others):  # fewer combinations than pairs: score each once
+    if isinstance(length, int) and (longest + 1) * (length + 1) < len(
+        others
+    ):  # fewer combinations than pairs: score each once
         table = fmeasures(
             np.tile(np.arange(length + 1), longest + 1), length, np.arange(longest + 1).repeat(length + 1)
         )

@@ -6,28 +6,41 @@ It knows tokens, not texts: how a text becomes tokens, and what a match means, i
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from selfinstruct.rouge import Columns, fmeasure, fmeasures, lcs_length, needed_common, query_masks
+from selfinstruct.rouge import Columns, Ints, fmeasure, fmeasures, lcs_length, needed_common, query_masks
+from selfinstruct.rouge_postings import (
+    WIDE,
+    Batch,
+    Bits,
+    Needs,
+    Postings,
+    Query,
+    Words,
+    allowed_of,
+    build,
+    compare,
+    differing,
+    half_of,
+    near,
+    needs_of,
+    pooled,
+    search,
+    search_many,
+    signature,
+    slack_of,
+    words_of,
+)
 
-Ints = npt.NDArray[np.int64]
-Words = npt.NDArray[np.uint64]
 _T = TypeVar("_T", bound=np.generic)
-
-_WIDE = 4  # 64-bit words of the wide signature
-_LOW = (1 << 64) - 1
 _SCANNED = 32768  # newest entries that are looked through one by one; more only as the index grows
-_CHUNK = 1 << 17  # entries sorted at a time when postings are built
 _BLOCK = 32768  # entries laid out together for scores with all
 _LOOSE = 64  # newest entries that are not laid out yet
-# A posting's sort key: token, then the entry's length (clipped), then the entry.
-_LENGTH_BITS, _ENTRY_BITS = 12, 28
-_LENGTH_MAX = (1 << _LENGTH_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,49 +50,6 @@ class Hit:
     entry: int
     common: int
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Needs:
-    """What a sequence of one length needs to match any other.
-
-    `table[b]` is the common subsequence needed with b tokens, known up to entries of `longest` tokens;
-    only lengths from `low` to `high` can match, and none with less than `least` in common. `reach[j]` is
-    the longest entry that can still match when the j rarest tokens have no partner in it.
-    """
-
-    longest: int
-    table: Ints
-    low: int
-    high: int
-    least: int
-    reach: list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A sequence to look for: its length, its known tokens, their signatures, what it needs."""
-
-    size: int
-    ids: list[int]
-    fold: int
-    wide: int
-    needs: _Needs
-
-
-@dataclass(frozen=True, slots=True)
-class _Postings:
-    """The first `count` entries by their rare tokens: sorted keys, and the signatures in the same order.
-
-    `rank[token]` orders the tokens from rare to common as they were when this was built.
-    """
-
-    count: int
-    rank: Sequence[int]
-    keys: Ints  # token and length
-    entries: npt.NDArray[np.int32]
-    fold: Words
-    slack: npt.NDArray[np.int8]
 
 
 class RougeIndex:
@@ -107,13 +77,13 @@ class RougeIndex:
         self._count = 0
         self._longest = 0
         self._fold: Words = np.empty(1024, np.uint64)  # the words of a wide signature, xored
-        self._wide: Words = np.empty((1024, _WIDE), np.uint64)
-        self._slack: npt.NDArray[np.int8] = np.empty(1024, np.int8)  # bits that an entry's length allows
+        self._wide: Words = np.empty((1024, WIDE), np.uint64)
+        self._slack: Bits = np.empty(1024, np.int8)  # bits that an entry's length allows
         self._length: npt.NDArray[np.int32] = np.empty(1024, np.int32)
         self._start: Ints = np.zeros(1025, np.int64)
         self._tokens: npt.NDArray[np.int32] = np.empty(16384, np.int32)
-        self._needs: dict[int, _Needs] = {}
-        self._postings: _Postings | None = None
+        self._needs: dict[int, Needs] = {}
+        self._postings: list[Postings] = []
         self._columns: list[Columns] = []
         self._laid = 0  # entries in them
 
@@ -128,10 +98,10 @@ class RougeIndex:
             entry, size = self._count, len(ids)
             start = int(self._start[entry])
             self._reserve(entry + 1, start + size)
-            fold, wide = _signature(ids)
+            fold, wide = signature(ids)
             self._fold[entry] = fold
-            self._wide[entry] = _words(wide)
-            self._slack[entry] = min(64, int((1 - self._threshold) * size))
+            self._wide[entry] = words_of(wide)
+            self._slack[entry] = slack_of(size, self._threshold)
             self._length[entry] = size
             self._tokens[start : start + size] = ids
             self._start[entry + 1] = start + size
@@ -150,22 +120,62 @@ class RougeIndex:
             needs = self._needed(size)
             if len(ids) < needs.least:
                 return []
-            query = _Query(size, ids, *_signature(ids), needs)
-            postings = self._fresh_postings()
-            if postings is None:
-                found = self._scan(0, count, query)
-            else:
-                found = self._search(postings, query)
-                found = found[found < count]
-                if count > postings.count:
-                    found = np.concatenate((found, self._scan(postings.count, count, query)))
-            return self._verify(found, query) if len(found) else []
+            allowed = allowed_of(size, size - len(ids), self._threshold)
+            query = Query(size, ids, *signature(ids), needs, allowed)
+            parts, posted = [], 0
+            for postings in self._fresh_postings(8):
+                some = search(postings, query)
+                parts.append(self._scan(posted, postings.end, query) if some is None else some)
+                posted = postings.end
+            if count > posted:
+                parts.append(self._scan(posted, count, query))
+            found = np.concatenate(parts)
+            return self._verify(found[found < count] if count < posted else found, query)
+
+    def find_earlier(self, first: int) -> list[list[Hit]]:
+        """For each entry from `first` on what `find` finds among the entries before it.
+
+        Much faster than asking one by one; best with some thousand entries at a time.
+        """
+        with self._lock:
+            end, starts = self._count, self._start
+            fold = self._fold[first:end]
+            sizes = self._length[first:end]
+            allowed = np.array([allowed_of(size, 0, self._threshold) for size in sizes.tolist()], np.int8)
+            batch = Batch(
+                first, end, self._tokens, starts, fold, half_of(self._wide[first:end]), allowed, self._needed
+            )
+            found: list[dict[int, Hit]] = [{} for _ in range(first, end)]
+            for query, entry in pooled(self._candidates(batch)):
+                self._verify_pairs(query + first, entry, first, found)
+            return [[hits[entry] for entry in sorted(hits)] for hits in found]
+
+    def _candidates(self, batch: Batch) -> Iterator[tuple[Ints, Ints]]:
+        posted = 0
+        for postings in self._fresh_postings(2) if batch.first < batch.last else ():
+            yield from search_many(postings, batch)
+            posted = postings.end
+        newest = compare(
+            batch.fold, batch.allowed, self._fold[posted : batch.last], self._slack[posted : batch.last]
+        )
+        for query, entry in newest:
+            yield query, entry + posted
 
     def common(self, entry: int, tokens: Sequence[str]) -> int:
         """The length of the longest common subsequence of one entry and `tokens`."""
         with self._lock:
-            ids = [self._ids[token] for token in tokens if token in self._ids]
-            return lcs_length(ids, self._tokens[self._start[entry] : self._start[entry + 1]].tolist())
+            return lcs_length(
+                [self._ids[token] for token in tokens if token in self._ids], self._entry(entry)
+            )
+
+    def common_of(self, entry: int, other: int, first: int) -> int:
+        """The length of the longest common subsequence of an entry's `first` tokens and another entry."""
+        with self._lock:
+            return lcs_length(self._entry(entry)[:first], self._entry(other))
+
+    def _entry(self, entry: int) -> list[int]:
+        tokens: list[int] = self._tokens[self._start[entry] : self._start[entry + 1]].tolist()
+        return tokens
 
     def scores(self, tokens: Sequence[str]) -> npt.NDArray[np.float64]:
         """F of `tokens` with every entry, in order of entry."""
@@ -195,112 +205,85 @@ class RougeIndex:
             self._laid = self._count
         return self._laid
 
-    def _near(self, fold: Words, slack: npt.NDArray[np.int8], query: _Query) -> Ints:
-        """Where a folded signature differs from the query's in no more bits than the lengths allow."""
-        # floor(x) + floor(y) + 1 >= floor(x + y): the entry's part is stored rounded down. 1e-9 covers
-        # ties that rounding lets pass. A token the index does not know surely has no partner.
-        allowed = int((1 - self._threshold) * query.size + 1e-9) + 1 - (query.size - len(query.ids))
-        bits = np.bitwise_count(fold ^ np.uint64(query.fold)).view(np.int8)
-        bits -= slack
-        return np.flatnonzero(bits <= np.int8(max(-128, min(127, allowed))))
+    def _scan(self, first: int, end: int, query: Query) -> Ints:
+        return near(self._fold[first:end], self._slack[first:end], query) + first
 
-    def _scan(self, first: int, end: int, query: _Query) -> Ints:
-        return self._near(self._fold[first:end], self._slack[first:end], query) + first
-
-    def _search(self, postings: _Postings, query: _Query) -> Ints:
-        """The posted entries that may match, in order."""
-        needs, rank = query.needs, postings.rank
-        posted = sorted([rank[token] for token in query.ids if token < len(rank)])
-        strange = query.size - len(posted)  # rarest of all: they stand before the others
-        bounds, before = [], -1
-        for place, token in enumerate(posted[: max(0, len(needs.reach) - strange)], strange):
-            if token != before:
-                base = token << _LENGTH_BITS
-                bounds.append(base + min(needs.low, _LENGTH_MAX))
-                bounds.append(base + min(needs.reach[place], _LENGTH_MAX) + 1)
-                before = token
-        ends = np.searchsorted(postings.keys, np.array(bounds, np.int64)).tolist()
-        spans = [slice(start, end) for start, end in zip(ends[::2], ends[1::2], strict=True) if start < end]
-        if not spans:
-            return np.empty(0, np.int64)
-        if sum(span.stop - span.start for span in spans) > postings.count:
-            return self._scan(0, postings.count, query)
-        fold = np.concatenate([postings.fold[span] for span in spans])
-        slack = np.concatenate([postings.slack[span] for span in spans])
-        entries = np.concatenate([postings.entries[span] for span in spans])
-        found = entries[self._near(fold, slack, query)].astype(np.int64)
-        found.sort()
-        first = np.ones(len(found), bool)
-        np.not_equal(found[1:], found[:-1], out=first[1:])
-        return found[first]
-
-    def _verify(self, found: Ints, query: _Query) -> list[Hit]:
-        table, known = query.needs.table, len(query.ids)
+    def _verify(self, found: Ints, query: Query) -> list[Hit]:
         lengths = self._length[found]
         inside = (lengths >= query.needs.low) & (lengths <= query.needs.high)
         found, lengths = found[inside], lengths[inside]
         if not len(found):
             return []
-        bits = np.bitwise_count(self._wide[found] ^ _words(query.wide)).sum(axis=1, dtype=np.int64)
-        least = table[lengths]
-        near = bits <= known + lengths - 2 * least
-        found = found[near]
-        starts, sizes, tokens, ids = (
-            self._start[found].tolist(),
-            lengths[near].tolist(),
-            self._tokens,
-            query.ids,
-        )
+        bits = differing(self._wide[found], words_of(query.wide))
+        least = query.needs.table[lengths]
+        alike = bits <= len(query.ids) + lengths - 2 * least
+        found, ids, tokens = found[alike], query.ids, self._tokens
+        starts, sizes, enough = self._start[found].tolist(), lengths[alike].tolist(), least[alike].tolist()
         hits = []
-        for entry, start, size, enough in zip(
-            found.tolist(), starts, sizes, least[near].tolist(), strict=True
-        ):
-            length = lcs_length(ids, tokens[start : start + size].tolist())
-            if length >= enough:
-                hits.append(Hit(entry, length, fmeasure(length, query.size, size)))
+        for entry, start, size, needed in zip(found.tolist(), starts, sizes, enough, strict=True):
+            common = lcs_length(ids, tokens[start : start + size].tolist())
+            if common >= needed:
+                hits.append(Hit(entry, common, fmeasure(common, query.size, size)))
         return hits
 
-    def _needed(self, size: int) -> _Needs:
+    def _verify_pairs(self, query: Ints, entry: Ints, first: int, found: list[dict[int, Hit]]) -> None:
+        """Put the pairs that match, of a query that stands in the index and an earlier entry, into `found`."""
+        earlier = np.flatnonzero(entry < query)
+        query, entry = query[earlier], entry[earlier]
+        bits = differing(self._wide[entry], self._wide[query])
+        allowed = (1 - self._threshold) * (self._length[query] + self._length[entry]) + 1e-9
+        alike = (bits <= allowed) & (self._length[query] > 0) & (self._length[entry] > 0)
+        # One of each pair: it is found once for every rare token that the two share.
+        pairs = np.unique((query[alike] << 32) | entry[alike])
+        query, entry = pairs >> 32, pairs & 0xFFFFFFFF
+        one, other = self._length[query].astype(np.int64), self._length[entry].astype(np.int64)
+        needed = needed_common(one, other, self._threshold)
+        able = needed <= np.minimum(one, other)
+        before, ids, tokens, start = -1, [], self._tokens, self._start
+        for asker, there, size, length, enough in zip(
+            *(values[able].tolist() for values in (query, entry, one, other, needed)), strict=True
+        ):
+            if asker != before:
+                before, ids = asker, tokens[start[asker] : start[asker] + size].tolist()
+            common = lcs_length(ids, tokens[start[there] : start[there] + length].tolist())
+            if common >= enough:
+                found[asker - first][there] = Hit(there, common, fmeasure(common, size, length))
+
+    def _needed(self, size: int) -> Needs:
         kept = self._needs.get(size)
         if kept is None or kept.longest < self._longest:
-            self._needs[size] = kept = _needs_of(size, self._threshold, self._longest)
+            self._needs[size] = kept = needs_of(size, self._threshold, self._longest)
         return kept
 
-    def _fresh_postings(self) -> _Postings | None:
-        """The postings, built anew once the entries outside have become too many to scan."""
-        posted = 0 if self._postings is None else self._postings.count
-        if self._count - posted > max(self._scanned, posted // 8):
-            self._postings = self._built_postings()
-        return self._postings
+    def _fresh_postings(self, ratio: int) -> list[Postings]:
+        """The postings, with the entries outside posted once they have become too many to scan.
 
-    def _built_postings(self) -> _Postings:
-        count, lengths, starts = self._count, self._length[: self._count], self._start[: self._count + 1]
-        frequency = np.bincount(self._tokens[: starts[count]], minlength=len(self._ids))
-        rank = np.empty(len(frequency), np.int64)
-        rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
-        sizes = np.flatnonzero(np.bincount(lengths))
-        posted = np.zeros(self._longest + 1, np.int64)
-        posted[sizes] = [len(self._needed(int(size)).reach) if size else 0 for size in sizes]
-        parts = []
-        for first in range(0, count, _CHUNK):
-            last = min(first + _CHUNK, count)
-            sized = lengths[first:last].astype(np.int64)
-            local = np.repeat(np.arange(last - first, dtype=np.int64), sized)
-            keys = (local << 32) | rank[self._tokens[starts[first] : starts[last]]]
-            keys.sort()
-            local = keys >> 32
-            place = np.arange(len(keys)) - (starts[first:last] - starts[first])[local]
-            use = place < posted[sized[local]]
-            use[1:] &= keys[1:] != keys[:-1]
-            keys, local = keys[use] & 0xFFFFFFFF, local[use]
-            keys = (keys << _LENGTH_BITS) | np.minimum(sized[local], _LENGTH_MAX)
-            parts.append((keys << _ENTRY_BITS) | (local + first))
-        keys = np.concatenate(parts)
-        del parts
-        keys.sort()
-        entries = (keys & ((1 << _ENTRY_BITS) - 1)).astype(np.int32)
-        keys >>= _ENTRY_BITS
-        return _Postings(count, rank.tolist(), keys, entries, self._fold[entries], self._slack[entries])
+        Older postings are built anew together with them unless they are more than `ratio` times larger:
+        a high ratio makes few postings, which is best for single queries, a low one cheap additions.
+        """
+        first = self._postings[-1].end if self._postings else 0
+        new = self._count - first
+        if new > self._scanned and (ratio < 8 or new * 8 > first):
+            while self._postings and self._postings[-1].end - self._postings[-1].first <= ratio * (
+                self._count - first
+            ):
+                first = self._postings.pop().first
+            sizes = np.flatnonzero(np.bincount(self._length[first : self._count]))
+            posted = np.zeros(self._longest + 1, np.int64)
+            posted[sizes] = [len(self._needed(int(size)).reach) if size else 0 for size in sizes]
+            args = (
+                self._tokens,
+                self._start,
+                self._fold,
+                self._wide,
+                self._slack,
+                posted,
+                first,
+                self._count,
+                len(self._ids),
+            )
+            self._postings.append(build(*args))
+        return self._postings
 
     def _reserve(self, entries: int, tokens: int) -> None:
         if entries > len(self._fold):
@@ -312,47 +295,6 @@ class RougeIndex:
             self._start = _grown(self._start, room + 1)
         if tokens > len(self._tokens):
             self._tokens = _grown(self._tokens, max(tokens, len(self._tokens) * 3 // 2))
-
-
-def _needs_of(size: int, threshold: float, longest: int) -> _Needs:
-    reach = longest
-    # F <= 2*size/(size + b) <= threshold for longer entries; a tiny threshold must not divide.
-    if threshold * longest > 2 * size:
-        reach = min(reach, int(size * (2 - threshold) / threshold) + 2)
-    lengths = np.arange(1, reach + 1, dtype=np.int64)
-    table = np.concatenate(([size + 1], needed_common(size, lengths, threshold)))
-    able = np.flatnonzero(table[1:] <= np.minimum(size, lengths)) + 1
-    if not len(able):
-        return _Needs(longest, table, 1, 0, size + 1, [])
-    low, high = int(able[0]), int(able[-1])
-    least = int(table[low])
-    left = size - np.arange(size - least + 1)  # tokens left from the j-th on
-    reaches = np.searchsorted(table[low : high + 1], left, side="right") + low - 1
-    return _Needs(longest, table, low, high, least, reaches.tolist())
-
-
-def _signature(ids: Sequence[int]) -> tuple[int, int]:
-    """The parity signature: 256 bits folded into 64, and the 256.
-
-    Numbers are given in order of first appearance, so the commonest tokens have bits of their own. The
-    second and later occurrences of a token have other bits, lest they cancel.
-    """
-    wide = 0
-    if len(set(ids)) == len(ids):
-        for number in ids:
-            wide ^= 1 << (number & 255)
-    else:
-        times: dict[int, int] = {}
-        for number in ids:
-            again = times.get(number, 0)
-            times[number] = again + 1
-            wide ^= 1 << ((number + 89 * again) & 255)
-    half = wide ^ (wide >> 128)
-    return (half ^ (half >> 64)) & _LOW, wide
-
-
-def _words(wide: int) -> Words:
-    return np.frombuffer(wide.to_bytes(8 * _WIDE, "little"), np.uint64)
 
 
 def _grown(array: npt.NDArray[_T], room: int) -> npt.NDArray[_T]:

@@ -96,7 +96,7 @@ class Sampler:
             language,
             kind,
             self._topic(k, language),
-            with_input=rng.random() < share,
+            with_input=share > 0.5 and rng.random() < share,  # a kind that mostly needs none gets none
             seed=int.from_bytes(hashlib.sha256(f"{self.seed}:{k}".encode()).digest()[:4], "big") >> 1,
             derived_from=tuple(shot.id for shot in machine),
         )

@@ -1,7 +1,7 @@
-"""Reads seed tasks (our TOML form, the historic JSONL, plain JSON) and writes the historic form.
+"""Reads seed tasks: our TOML form, the historic JSONL, plain JSON.
 
 It knows the schema, the languages and the kinds. It does not judge whether an answer is right,
-whether two tasks are alike, or which seeds are shown to the model.
+whether two tasks are alike, or which seeds are shown to the model, and it writes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from selfinstruct.errors import InputError
@@ -29,6 +29,8 @@ __all__ = [
     "KINDS",
     "LANGUAGES",
     "RUN_KEYS",
+    "SEED_KEYS",
+    "TOPICS",
     "Placed",
     "Problem",
     "Term",
@@ -37,18 +39,23 @@ __all__ = [
     "find_kind",
     "find_language",
     "load",
+    "load_topics",
     "scan",
-    "to_historic",
-    "to_toml",
 ]
 
 # Keys of a TOML task beside the fields of a Seed: how the tests run it. The loader passes them over.
 RUN_KEYS = ("setup", "check", "expect", "run")
 
-_SEED_KEYS = ("id", "language", "kind", "difficulty", "topic", "instruction", "input", "output")
+SEED_KEYS = ("id", "language", "kind", "difficulty", "topic", "instruction", "input", "output")
+TOPICS = "topics.toml"  # of a folder: subjects to ask for, no tasks
+
 _TASK_HEADER = re.compile(r"[ \t]*\[\[[ \t]*task[ \t]*\]\]")
 _TOML_PLACE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)")
-TOPICS = "topics.toml"  # of a folder: subjects to ask for, no tasks
+# Every text and comment of a TOML file; what is left of the file is its structure.
+_TOML_TEXT = re.compile(
+    r"""'''.*?''''{0,2}|"{3}(?:\\.|[^\\])*?"{3,5}|'[^'\n]*'|"(?:\\.|[^"\\\n])*"|\#[^\n]*""", re.DOTALL
+)
+_TOLD = "told " + chr(0xD800)  # stands for a text whose problem is told already; known by identity
 _JSON_GAP = re.compile(r"[ \t\r\n]*")
 
 
@@ -65,10 +72,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A seed and the "file:line" where it begins."""
+    """A seed, the "file:line" where it begins, and the row as it stands in the file.
+
+    `sound` is False where the row has problems; what cannot be read of it is "" or None in the seed.
+    """
 
     where: str
     seed: Seed
+    row: dict[str, JSON] = field(default_factory=dict)
+    sound: bool = True
 
 
 Found = Placed | Problem
@@ -127,16 +139,22 @@ def load_topics(path: Path | None = None) -> dict[str, list[str]]:
 
 
 def scan(path: Path) -> tuple[list[Placed], list[Problem]]:
-    """Read like `load`, but go on after a problem: all that is readable, and all that is wrong."""
+    """Read like `load`, but go on after a problem: all that is readable, and all that is wrong.
+
+    A task whose id is taken stands among the readable ones too, as not sound.
+    """
     placed: list[Placed] = []
     problems: list[Problem] = []
     first_use: dict[str, str] = {}
     for found in _read(path):
         if isinstance(found, Problem):
             problems.append(found)
-        elif found.seed.id in first_use:
-            told = f'the id "{found.seed.id}" is already used at {first_use[found.seed.id]}; give it its own'
+            continue
+        taken = first_use.get(found.seed.id)
+        if taken and found.seed.id:
+            told = f'the id "{found.seed.id}" is already used at {taken}; give it its own'
             problems.append(Problem(found.where, told))
+            placed.append(replace(found, sound=False))
         else:
             first_use[found.seed.id] = found.where
             placed.append(found)
@@ -149,48 +167,6 @@ def digest(seeds: Sequence[Seed]) -> str:
     """A 16-digit hex hash of the seeds' content and order; it does not depend on the file format."""
     text = json.dumps([astuple(seed) for seed in seeds], ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def to_historic(seeds: Iterable[Seed]) -> str:
-    """The seeds as `seed_tasks.jsonl` of Stanford Alpaca, one JSON object per line.
-
-    Language, kind, difficulty and topic ride along under keys that the historic code does not read,
-    so `load` gives the same seeds back.
-    """
-    lines = []
-    for seed in seeds:
-        row: dict[str, JSON] = {
-            "id": seed.id,
-            "name": seed.id,
-            "instruction": seed.instruction,
-            "instances": [{"input": seed.input, "output": seed.output}],
-            "is_classification": seed.kind == "choose",
-        }
-        extra = {key: getattr(seed, key) for key in ("language", "kind", "difficulty", "topic")}
-        row.update({key: value for key, value in extra.items() if value is not None})
-        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    return "".join(lines)
-
-
-def to_toml(seeds: Iterable[Seed]) -> str:
-    """The seeds in our TOML form, with multi-line text standing as text; `load` gives them back.
-
-    The loader takes line breaks off the end of a TOML text, so those at the end of a field are lost.
-    """
-    blocks = []
-    for seed in seeds:
-        fields = ((key, getattr(seed, key)) for key in _SEED_KEYS)
-        lines = [f"{key} = {_toml_string(value)}\n" for key, value in fields if value]
-        blocks.append("[[task]]\n" + "".join(lines))
-    return "\n".join(blocks)
-
-
-def _toml_string(text: str) -> str:
-    plain = all(char >= " " and char != "\x7f" for char in text if char not in "\n\t")
-    if "\n" in text and plain and "'''" not in text and not text.endswith("'"):
-        return f"'''\n{text}'''"
-    # JSON's escapes are TOML's, but for DEL, which TOML wants escaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read(path: Path) -> Iterator[Found]:
@@ -240,8 +216,9 @@ def _toml_rows(name: str, text: str) -> Iterator[tuple[str, JSON] | Problem]:
     if not isinstance(tasks, list):
         yield Problem(name, "`task` is one table; write [[task]] with two brackets")
         return
-    # The parser does not tell where a table stands; its headers do, unless one is quoted in a text.
-    lines = [at for at, line in enumerate(text.splitlines(), 1) if _TASK_HEADER.match(line)]
+    # The parser does not tell where a table stands; its headers do, if the tasks have headers.
+    bare = _TOML_TEXT.sub(lambda found: "\n" * found[0].count("\n"), text)
+    lines = [at for at, line in enumerate(bare.split("\n"), 1) if _TASK_HEADER.match(line)]
     for index, task in enumerate(tasks):
         where = f"{name}:{lines[index]}" if len(lines) == len(tasks) else f"{name}, task {index + 1}"
         yield where, task
@@ -306,39 +283,36 @@ def _seed(where: str, row: JSON, number: int, *, toml: bool) -> Iterator[Found]:
             fields.update({key: instances[0].get(key) for key in ("input", "output")})
         else:
             problems.append("`instances` must be a list that holds an object with input and output")
-            fields["output"] = "?"  # told already
+            fields["output"] = _TOLD
     if toml:
-        unknown = [key for key in fields if key not in (*_SEED_KEYS, *RUN_KEYS)]
+        unknown = [key for key in fields if key not in (*SEED_KEYS, *RUN_KEYS)]
         problems += [
-            f'unknown key "{key}"; known are {", ".join((*_SEED_KEYS, *RUN_KEYS))}' for key in unknown
+            f'unknown key "{key}"; known are {", ".join((*SEED_KEYS, *RUN_KEYS))}' for key in unknown
         ]
     elif fields.get("id") in (None, ""):
         fields["id"] = f"seed-{number}"
-    texts = {key: _text(fields, key, problems, toml=toml) for key in _SEED_KEYS}
+    texts = {key: _text(fields, key, problems, toml=toml) for key in SEED_KEYS}
     problems += [
         f"`{key}` is missing or empty" for key in ("id", "instruction", "output") if texts[key] == ""
     ]
     language = _known("language", texts["language"], find_language, LANGUAGES, problems)
     kind = _known("kind", texts["kind"], find_kind, KINDS, problems)
-    difficulty = texts["difficulty"] or None
-    if difficulty not in (None, *DIFFICULTIES):
-        problems.append(f'unknown difficulty "{difficulty}"; known are {", ".join(DIFFICULTIES)}')
+    if texts["difficulty"] not in ("", *DIFFICULTIES) and texts["difficulty"] is not _TOLD:
+        problems.append(f'unknown difficulty "{texts["difficulty"]}"; known are {", ".join(DIFFICULTIES)}')
     yield from (Problem(where, problem) for problem in problems)
-    if not problems:
-        input_ = "" if texts["input"].strip().lower() == "<noinput>" else texts["input"]
-        yield Placed(
-            where,
-            Seed(
-                id=texts["id"],
-                instruction=texts["instruction"],
-                input=input_,
-                output=texts["output"],
-                language=language,
-                kind=kind,
-                difficulty=difficulty,
-                topic=texts["topic"] or None,
-            ),
-        )
+    texts = {key: "" if text is _TOLD else text for key, text in texts.items()}
+    input_ = "" if texts["input"].strip().lower() == "<noinput>" else texts["input"]
+    seed = Seed(
+        id=texts["id"],
+        instruction=texts["instruction"],
+        input=input_,
+        output=texts["output"],
+        language=language,
+        kind=kind,
+        difficulty=texts["difficulty"] if texts["difficulty"] in DIFFICULTIES else None,
+        topic=texts["topic"] or None,
+    )
+    yield Placed(where, seed, row, sound=not problems)
 
 
 def _text(fields: dict[str, JSON], key: str, problems: list[str], *, toml: bool) -> str:
@@ -348,14 +322,16 @@ def _text(fields: dict[str, JSON], key: str, problems: list[str], *, toml: bool)
         return ""
     if key == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
+    if value is _TOLD:
+        return _TOLD
     if not isinstance(value, str):
         problems.append(f"`{key}` must be text, not {type(value).__name__}")
-        return "?"  # told already
+        return _TOLD
     try:
         value.encode()
     except UnicodeEncodeError:
         problems.append(f"`{key}` holds half of a surrogate pair; write the character itself")
-        return "?"
+        return _TOLD
     if not value.strip():
         return ""
     return value.rstrip("\n") if toml else value
@@ -364,7 +340,7 @@ def _text(fields: dict[str, JSON], key: str, problems: list[str], *, toml: bool)
 def _known(
     what: str, word: str, find: Callable[[str], str | None], table: dict[str, Term], problems: list[str]
 ) -> str | None:
-    if word in ("", "?"):
+    if word == "" or word is _TOLD:
         return None
     name = find(word)
     if name is None:

@@ -239,6 +239,9 @@ def _make_backend(settings: Settings, say: Progress) -> Backend:
     from selfinstruct.backend_local import LocalBackend
 
     path = weights.resolve(settings.model or "")
+    known = weights.catalogue().get(settings.model or "")
+    if known is not None:
+        say(f"{known.alias}: {known.note}")
     say(f"starting {settings.model} on this machine")
     log = os.environ.get(ENGINE_LOG)
     return LocalBackend(path, alias=settings.model, concurrency=width, log=Path(log) if log else None)

@@ -19,6 +19,7 @@ else:
     import tomli as tomllib
 
 DEFAULT_LOCAL_MODEL = "qwen2.5-coder-1.5b"
+MOST_SHOTS = 19  # a list of 20 tasks has to leave room for a new one
 
 # What the data depends on. A run directory refuses to go on when one of these differs. `base_url` is not
 # among them: a scheduler starts the same server on another node every night.
@@ -32,7 +33,7 @@ SHAPING = (
 class Prices(BaseModel):
     """Dollars per million tokens, where the user knows them better than any table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     cached: float | None = Field(default=None, ge=0)
@@ -44,7 +45,7 @@ class Settings(BaseModel):
     Fields that are None when given are completed from the backend and the recipe.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     num: int = Field(default=100, ge=1)
     output: Path = Path("output/code_alpaca.json")
@@ -82,6 +83,13 @@ class Settings(BaseModel):
     prices: Prices | None = None
     log_format: Literal["text", "json"] = "text"
 
+    @field_validator("output")
+    @classmethod
+    def _file(cls, value: Path) -> Path:
+        if not value.name or value.suffix == ".run":
+            raise ValueError("must name a file, and not end with .run: that is its run directory")
+        return value
+
     @field_validator("base_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
@@ -104,6 +112,8 @@ class Settings(BaseModel):
         for table in self.weights.values():
             if any(weight < 0 for weight in table.values()) or not any(table.values()):
                 raise ValueError("weights: no weight may be negative, and one must be above 0")
+        if self.recipe == "code-alpaca" and self.shots + self.machine_shots > MOST_SHOTS:
+            raise ValueError(f"shots: with machine-shots at most {MOST_SHOTS} in the list of 20 tasks")
         if self.profile == "alpaca" and (self.recipe != "code-alpaca" or self.answer != "text"):
             raise ValueError("profile: alpaca judges numbered text: it goes with --recipe code-alpaca only")
         return self
@@ -130,10 +140,10 @@ def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
     default("endpoint", "completions" if local else "chat")
     default("temperature", 0.8 if staged or local else 1.0)
     default("top_p", 0.95 if staged or local else 1.0)
-    default("max_output_tokens", 1024 if local else 2048 if staged else 3072)
+    default("max_output_tokens", 640 if local else 2048 if staged else 3072)
     # Small: `staged` looks for duplicates before it spends more, and sees only what is this far behind.
     default("lookahead", 8 if local else 256)
-    default("concurrency", {"local": 4, "openai": 16}.get(backend, 1))
+    default("concurrency", {"local": 4, "openai": 16}.get(str(backend), 1))
     return given
 
 
@@ -177,5 +187,8 @@ def make_settings(flags: dict[str, Any], config: Path | None = None) -> Settings
             name = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
             text = problem["msg"].removeprefix("Value error, ")
             text = text[:1].lower() + text[1:]
-            problems.append(f"{name}: {text} (given: {problem['input']!r})" if name else text)
+            # An address may hold a password, and an unknown name may be that of a key.
+            secret = name == "base-url" or problem["type"] == "extra_forbidden"
+            given_as = "" if secret else f" (given: {problem['input']!r})"
+            problems.append(f"{name}: {text}{given_as}" if name else text)
         raise InputError("settings: " + "; ".join(problems)) from None

@@ -82,9 +82,10 @@ class AppendLog:
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._mutex:  # a worker that comes too late must not write to whatever gets this number next
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 def read_log(path: Path) -> Iterator[JSON]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import textwrap
 import warnings
 
 from selfinstruct.records import Candidate, Rejection
@@ -38,11 +39,12 @@ def _code_of(candidate: Candidate) -> list[tuple[str, str]]:
 
 
 def _python_problem(code: str) -> str | None:
+    code = textwrap.dedent(code)  # a block may stand in a list, a body without its head
     if re.search(r"^(>>>|\$|%|!) ?", code, re.MULTILINE):
         return None  # a session or a notebook cell, which the compiler does not read
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore")  # of escapes and comparisons: such code runs
             ast.parse(code)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"

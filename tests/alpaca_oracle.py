@@ -93,39 +93,18 @@ def real_rows() -> list[Row]:
 def made_rows(count: int = 400) -> list[Row]:
     """Rows of our own, with near duplicates, blacklisted words and short instructions among them."""
     rng = random.Random(20)
-    verbs = [
-        "Write",
-        "Explain",
-        "Refactor",
-        "Fix",
-        "Write a program that shows",
-        "Plot",
-        "Describe",
-        "Ändere",
-    ]
-    things = [
-        "a Python function",
-        "an SQL query",
-        "the C++ loop",
-        "a map of names",
-        "this regular expression",
-    ]
-    ends = [
-        *[
-            "to sort a list of numbers",
-            "that counts the words of a text",
-            "",
-            "so that it runs in linear time",
-        ],
-        *["for a table of orders and customers", "and reads a file", "without recursion"],
-    ]
-    inputs = ["", "", "x = [3, 1, 2]", "SELECT 1;\n-- ### 20. Input:"]
+    nouns = ["".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(3)) for _ in range(90)]
+    verbs = [*["Write", "Explain", "Refactor", "Fix", "Describe", "Test"] * 4, "Write a program for"]
+    verbs += ["Plot", "Ändere", "`x`:"]
+    inputs = [*["", "x = [3, 1, 2]"] * 10, "SELECT 1;\n-- ### 20. Input:"]
     outputs = ["def f(x):\n    return x", "It prints 3.", "", "for i in range(20):\n    print(i)"]
-    return [
-        {
-            "instruction": " ".join([rng.choice(verbs), rng.choice(things), rng.choice(ends)]).strip() + ".",
-            "input": rng.choice(inputs),
-            "output": rng.choice(outputs),
-        }
-        for _ in range(count)
-    ]
+    rows: list[Row] = []
+    for n in range(count):
+        words = [rng.choice(verbs), "the", *rng.choices(nouns, k=rng.randrange(1, 12))]
+        words += rng.choices(["", "file", "map"], [8, 1, 1])
+        if n % 4 == 3:  # near the row before
+            words = rows[-1]["instruction"].split()
+            words[-1] = rng.choice(nouns)
+        instruction = " ".join(words).strip()
+        rows.append({"instruction": instruction, "input": rng.choice(inputs), "output": rng.choice(outputs)})
+    return rows

@@ -91,11 +91,12 @@ def numbered(rows: Iterable[dict[str, str]], first: int = 4) -> str:
     return "###\n".join(parts)
 
 
-WORDS = (
-    "alpha beacon cobalt dynamo ember falcon garnet harbor iguana jasmine kestrel lantern marble nectar onyx "
-    "pebble quartz ripple saffron tundra umber velvet walnut xenon yonder zephyr anchor bramble cinder drizzle "
-    "eclipse fathom glacier hollow inlet jungle kernel lagoon meadow nimbus orchard prairie quiver ridge summit"
-).split()
+WORDS = """
+alpha beacon cobalt dynamo ember falcon garnet harbor iguana jasmine kestrel lantern marble nectar onyx
+pebble quartz ripple saffron tundra umber velvet walnut xenon yonder zephyr anchor bramble cinder drizzle
+eclipse fathom glacier hollow inlet jungle kernel lagoon meadow nimbus orchard prairie quiver ridge
+summit
+""".split()  # noqa: SIM905 - reads best as text
 
 
 def invented_rows(count: int, seed: int = 0) -> list[dict[str, str]]:
@@ -121,6 +122,10 @@ def replies(tmp_path: Path) -> Path:
     file = tmp_path / "replies-in.jsonl"
     with file.open("w", encoding="utf-8") as out:
         for k in range(40):
-            group = [*rows[4 * k : 4 * k + 3], rows[0], rows[4 * k + 3] | {"output": "" if k % 3 == 0 else "x = 1"}]
+            group = [
+                *rows[4 * k : 4 * k + 3],
+                rows[0],
+                rows[4 * k + 3] | {"output": "" if k % 3 == 0 else "x = 1"},
+            ]
             out.write(json.dumps({"text": numbered(group), "finish_reason": "stop"}) + "\n")
     return file

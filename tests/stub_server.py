@@ -191,7 +191,10 @@ class StubServer:
         while (line := reader.readline(65536).decode("latin-1").strip()) != "":
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        body = reader.read(int(headers.get("content-length", 0)))
+        size = int(headers.get("content-length", 0))
+        body = reader.read(size)
+        if len(body) < size:  # the client was killed while it spoke
+            return None
         digest = hashlib.sha256(body).digest()
         with self._lock:
             attempt = self._seen.get(digest, 0)

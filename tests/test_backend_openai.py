@@ -268,7 +268,7 @@ def test_no_answer_in_time_is_transient(opened: Opener, fault: str) -> None:
     with StubServer(faults={fault: 1.0}, fault_attempts=1, slow_seconds=3) as stub:
         backend = opened(stub, timeout=0.3)
         error = failure(backend, RAW)
-        assert backend.complete("0.0", RAW).text
+        assert opened(stub).complete("0.0", RAW).text
     assert isinstance(error, Transient)
     assert error.kind == "timeout"
 

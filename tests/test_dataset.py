@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfinstruct.dataset import (
+    FIELDS,
     DatasetFile,
     Layout,
     check_row,
@@ -24,7 +25,7 @@ from selfinstruct.errors import InputError, StoppedEarly
 from selfinstruct.records import Row, row_id
 
 TEXT = st.text(st.characters(), max_size=40)  # lone surrogates among them
-ROW = st.fixed_dictionaries({"instruction": TEXT, "input": TEXT, "output": TEXT})
+ROW = st.tuples(TEXT, TEXT, TEXT).map(lambda texts: dict(zip(FIELDS, texts, strict=True)))
 OLD: list[Row] = [
     {"instruction": "Say \u201chello\u201d.", "input": "", "output": 'print("hello")\n]'},
     {"instruction": "\ud83d alone", "input": "[1, 2]", "output": "\U0001f600 \u2028 end"},
@@ -53,8 +54,11 @@ def forms(rows: list[Row]) -> dict[str, bytes]:
         "byte order mark": b"\xef\xbb\xbf" + four,
         "carriage returns": json.dumps(rows, indent=2).replace("\n", "\r\n").encode() + b"\r\n",
         "white space around": b" \n\t\r\n" + json.dumps(rows, indent=4).encode() + b" \n\t \r\n",
+        "white space inside": b"[ \n" + four[1:-1] + b"\n\n\n\n    ]\n\n\n",
         "unescaped": json.dumps(plain, indent=4, ensure_ascii=False).encode(),
-        "more fields": json.dumps([{"id": 7, **row, "extra": [1, {"]": None}]} for row in rows], indent=1).encode(),
+        "more fields": json.dumps(
+            [{"id": 7, **row, "extra": [1, {"]": None}]} for row in rows], indent=1
+        ).encode(),
         "other order": json.dumps([dict(reversed(row.items())) for row in rows], indent=4).encode(),
     }
 
@@ -80,7 +84,7 @@ def test_a_file_of_any_layout_is_taken_over_with_its_old_bytes(tmp_path: Path, n
     loaded = file.load()
     assert loaded == [{field: row[field] for field in ("instruction", "input", "output")} for row in before]
     assert path.read_bytes() == data
-    for step in (NEW, [], NEW + OLD):
+    for step in ([], NEW, [], NEW + OLD):
         before += step
         file.append(step)
         written = path.read_bytes()
@@ -118,6 +122,7 @@ def test_rows_of_any_text_come_back_and_the_file_is_as_json_would_write_it(
         assert read_dataset(path) == everything + NEW
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(ROW, min_size=1, max_size=3), st.integers(0, 9))
 def test_the_indent_that_is_there_is_gone_on_with(rows: list[Row], indent: int) -> None:
     data = json.dumps(rows, indent=indent)
@@ -177,7 +182,9 @@ def test_what_is_no_dataset_is_one_line_and_is_left_alone(tmp_path: Path, data: 
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=60) | st.text("[]{},:\"'0123456789.eE+- \n\\nulltrefas", max_size=40).map(str.encode))
+@given(
+    st.binary(max_size=60) | st.text("[]{},:\"'0123456789.eE+- \n\\nulltrefas", max_size=40).map(str.encode)
+)
 def test_no_bytes_bring_anything_but_rows_or_an_input_error(data: bytes) -> None:
     try:
         rows = parse_rows(Path("x.json"), data)

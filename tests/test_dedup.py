@@ -15,7 +15,7 @@ from selfinstruct.errors import InputError
 from selfinstruct.novelty import make
 from selfinstruct.records import Row
 
-LONG = "def walk(node):\n    if node is None:\n        return []\n    left = walk(node.left)\n    return left + [node]\n"
+LONG = "def walk(node):\n    if node is None:\n        return []\n    return walk(node.left) + [node]\n" * 2
 
 
 def row(instruction: str, output: str = "x", input_: str = "") -> Row:
@@ -59,11 +59,12 @@ def expected(rows: list[Row], profile: str, threshold: float, keep: str) -> list
     st.sampled_from(["first", "longest"]),
     st.sampled_from([0.5, 0.6, 0.7]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_keeps_what_a_pool_would_take_and_rethresholds_exactly(
     rows: list[Row], profile: str, keep: Any, threshold: float
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dedup, "_BATCH", 5)
         output, record = Path(folder) / "out.json", Path(folder) / "out.run" / "dedup.jsonl"
         made = dedup.dedup(
             rows, output, record, profile=profile, threshold=threshold, language_cap=2, keep=keep
@@ -105,7 +106,8 @@ def test_the_language_a_row_tells_counts(tmp_path: Path) -> None:
     assert made.kept == 2
 
 
-def test_rows_are_streamed(tmp_path: Path) -> None:
+def test_rows_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dedup, "_BATCH", 100)
     written: list[int] = []
 
     def rows() -> Any:

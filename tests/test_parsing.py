@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -25,7 +26,7 @@ def triple(candidate: Candidate) -> Triple:
 
 
 def reason(candidate: Candidate) -> str | None:
-    return candidate.rejection and candidate.rejection.reason
+    return None if candidate.rejection is None else candidate.rejection.reason
 
 
 READ = {
@@ -36,7 +37,7 @@ READ = {
     "numbering skips": PLAIN.replace("5.", "17."),
     "first number wrong": "1. Instruction:" + PLAIN.replace("4. ", "1. ").replace("5. ", "2. "),
     "no numbering": "Instruction:" + PLAIN.replace("4. ", "").replace("5. ", ""),
-    "only instructions numbered": PLAIN.replace("4. ", "").replace("5. I", "I").replace("5. O", "O").replace("###\nI", "###\n5. I"),
+    "only instructions numbered": re.sub(r"\d\. (Input|Output)", r"\1", PLAIN),
     "no separators": PLAIN.replace("###\n", ""),
     "blank lines for separators": PLAIN.replace("###\n", "\n\n"),
     "rules for separators": PLAIN.replace("###\n", "\n---\n\n"),
@@ -45,42 +46,62 @@ READ = {
     "Windows line ends": PLAIN.replace("\n", "\r\n"),
     "old Mac line ends": PLAIN.replace("\n", "\r"),
     "byte order mark": "\ufeff" + PLAIN,
-    "bold": "**4. Instruction:**" + PLAIN.replace("4. Input:", "**4. Input:**").replace("5. Instruction:", "**5. Instruction:**"),
+    "bold": re.sub(r"(\d\. \w+:)", r"**\1**", f"4. Instruction:{PLAIN}"),
     "bold without numbers": "**Instruction:** Write A now\n**Input:** None\n**Output:**\ncode()\n\n"
     "**Instruction**: Do B\n**Input**: x = 3\n**Output**: y = 4",
-    "bold around the line": "**Instruction: Write A now**\n**Input:** n/a\n**Output:** code()\n**Instruction: Do B**\n"
+    "bold around the line": "**Instruction: Write A now**\n**Input:** n/a\n"
+    "**Output:** code()\n**Instruction: Do B**\n"
     "**Input:** x = 3\n**Output:** y = 4",
-    "italic": "*Instruction:* Write A now\n*Input:* (none)\n*Output:* code()\n_Instruction:_ Do B\n_Input:_ x = 3\n_Output:_ y = 4",
-    "bracketed": "[Instruction] Write A now\n[Input] -\n[Output]\ncode()\n[Instruction] Do B\n[Input]\nx = 3\n[Output] y = 4",
-    "headings": "## Instruction\nWrite A now\n## Input\nNo input\n## Output\ncode()\n\n## Instruction\nDo B\n## Input\nx = 3\n## Output\ny = 4",
-    "task titles": "### Task 4: the first\n**Instruction:** Write A now\n**Output:** code()\n\n### Task 5: the second\n"
+    "italic": "*Instruction:* Write A now\n*Input:* (none)\n*Output:* code()\n"
+    "_Instruction:_ Do B\n_Input:_ x = 3\n_Output:_ y = 4",
+    "bracketed": "[Instruction] Write A now\n[Input] -\n[Output]\ncode()\n"
+    "[Instruction] Do B\n[Input]\nx = 3\n[Output] y = 4",
+    "second label without its number": "4. Instruction:" + PLAIN.replace("5. ", ""),
+    "headings": "## Instruction\nWrite A now\n## Input\nNo input\n## Output\ncode()\n\n"
+    "## Instruction\nDo B\n## Input\nx = 3\n## Output\ny = 4",
+    "task titles": "### Task 4: the first\n**Instruction:** Write A now\n"
+    "**Output:** code()\n\n### Task 5: the second\n"
     "**Instruction:** Do B\n**Input:** x = 3\n**Output:** y = 4",
-    "titles are the instruction": "Task 4: Write A now\nInput: None\nOutput: code()\n\nTask 5: Do B\nInput: x = 3\nOutput: y = 4",
+    "titles are the instruction": "Task 4: Write A now\nInput: None\nOutput: code()\n\n"
+    "Task 5: Do B\nInput: x = 3\nOutput: y = 4",
     "task in the label": "Task 3 - Instruction: Write A now\nTask 3 - Input:\nTask 3 - Output: code()\n"
     "Task 4 - Instruction: Do B\nTask 4 - Input: x = 3\nTask 4 - Output: y = 4",
-    "capitals": "INSTRUCTION: Write A now\nINPUT: NONE\nOUTPUT: code()\nINSTRUCTION: Do B\nINPUT: x = 3\nOUTPUT: y = 4",
-    "Alpaca's training form": "### Instruction:\nWrite A now\n\n### Response:\ncode()\n\n### Instruction:\nDo B\n\n"
+    "capitals": "INSTRUCTION: Write A now\nINPUT: NONE\nOUTPUT: code()\n"
+    "INSTRUCTION: Do B\nINPUT: x = 3\nOUTPUT: y = 4",
+    "Alpaca's training form": "### Instruction:\nWrite A now\n\n### Response:\ncode()\n\n"
+    "### Instruction:\nDo B\n\n"
     "### Input:\nx = 3\n\n### Response:\ny = 4",
-    "bullets": "- Instruction: Write A now\n- Input: none\n- Output: code()\n- Instruction: Do B\n- Input: x = 3\n- Output: y = 4",
+    "space before the colon": PLAIN.replace("4. Input:", "4. Input :").replace(
+        "5. Output:", "**5. Output** :"
+    ),
+    "bullets": "- Instruction: Write A now\n- Input: none\n- Output: code()\n"
+    "- Instruction: Do B\n- Input: x = 3\n- Output: y = 4",
     "chat around": "Sure, here are 2 tasks:\n\n4. Instruction:" + PLAIN + "\nLet me know if you need more!",
     "one fence around all": "```\n4. Instruction:" + PLAIN + "```",
     "a fence around each": "```text\n4. Instruction:" + PLAIN.replace("###\n", "```\n\n```text\n") + "```\n",
     "output fenced": PLAIN.replace("code()", "```python\ncode()\n```").replace("y = 4", "~~~\ny = 4\n~~~"),
     "fence on the label's line": PLAIN.replace("Output:\ncode()", "Output: ```python\ncode()\n```"),
-    "item fenced, output fenced": "```\n4. Instruction:" + PLAIN.replace("code()", "```c\ncode()\n```") + "```",
+    "item fenced, output fenced": "```\n4. Instruction:"
+    + PLAIN.replace("code()", "```c\ncode()\n```")
+    + "```",
     "no label for the next instruction": PLAIN.replace("5. Instruction: Do B", "5. Do B"),
     "neither label nor number": PLAIN.replace("5. Instruction: Do B", "Do B"),
     "one line": " ".join(PLAIN.split()),
     "JSON array": json.dumps([{"instruction": i, "input": n, "output": o} for i, n, o in BOTH]),
     "JSON lines": "\n".join(json.dumps({"instruction": i, "input": n, "output": o}) for i, n, o in BOTH),
     "JSON, indented": json.dumps([{"Instruction": i, "INPUT": n, "Output": o} for i, n, o in BOTH], indent=4),
-    "JSON tasks": json.dumps({"tasks": [{"prompt": i, "input": n or None, "response": o} for i, n, o in BOTH]}),
-    "JSON by name": json.dumps({f"task {k}": {"question": i, "input": n, "answer": o} for k, (i, n, o) in enumerate(BOTH)}),
+    "JSON tasks": json.dumps(
+        {"tasks": [{"prompt": i, "input": n or None, "response": o} for i, n, o in BOTH]}
+    ),
+    "JSON by name": json.dumps(
+        {f"task {k}": {"question": i, "answer": o, "input": n} for k, (i, n, o) in enumerate(BOTH)}
+    ),
     "JSON fenced, with chat": "Here they are:\n\n```json\n"
     + json.dumps({"tasks": [{"instruction": i, "input": n or "<noinput>", "output": o} for i, n, o in BOTH]})
     + "\n```\nI hope this helps!",
-    "JSON numbered": "4. " + "\n5. ".join(json.dumps({"instruction": i, "input": n, "output": o}) for i, n, o in BOTH),
-}  # fmt: skip
+    "JSON numbered": "4. "
+    + "\n5. ".join(json.dumps({"instruction": i, "input": n, "output": o}) for i, n, o in BOTH),
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -94,7 +115,8 @@ INSIDE = {
     "separator in a fence": "```python\na\n###\nb\n```",
     "number in a fence": "```\na\n20. b\n20.\n```",
     "labels in a fence": "```\n4. Instruction: x\nInput: y\n## Output\n5. Instruction: z\n```\nand more",
-    "labels in an indented block": "It prints:\n\n    4. Instruction: x\n    Input: y\n    ###\n    20. z\n\nand more",
+    "labels in an indented block": "It prints:\n\n    4. Instruction: x\n    Input: y\n"
+    "    ###\n    20. z\n\nand more",
     "separator in bare code": "###\n# Title\n###\na = 1",
     "20. in bare code": "a = 20.\nb = 20. * a\n20. is a float",
     "an example with plain labels": "def f(x): ...\n\nExample:\nInput: 3\nOutput: 4\n# Output: 5\n## Output\n6",
@@ -126,7 +148,9 @@ def written(rows: list[Triple], style: str, separator: str = "###\n", first: int
     for n, (instruction, input_, output) in enumerate(rows, first):
         label = [STYLES[style].format(n=n, label=name) for name in ("Instruction", "Input", "Output")]
         space = "\n" if "#" in STYLES[style] else " "
-        items.append(f"{label[0]}{space}{instruction}\n{label[1]}\n{input_ or '<noinput>'}\n{label[2]}\n{output}\n")
+        items.append(
+            f"{label[0]}{space}{instruction}\n{label[1]}\n{input_ or '<noinput>'}\n{label[2]}\n{output}\n"
+        )
     return separator.join(items)
 
 
@@ -136,6 +160,46 @@ def test_what_stands_inside_an_output_stays_there(name: str, style: str) -> None
     found = parse(written([("Write A now", "", INSIDE[name]), BOTH[1]], style))
     inside, _ = strip_fence(INSIDE[name])
     assert [triple(c) for c in found] == [("Write A now", "", inside), BOTH[1]]
+
+
+@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("style", [style for style in STYLES if style != "plain"])
+def test_what_stands_inside_an_input_stays_there(name: str, style: str) -> None:
+    found = parse(written([("Write A now", INSIDE[name], "code()"), BOTH[1]], style))
+    inside, _ = strip_fence(INSIDE[name])
+    assert [triple(c) for c in found] == [("Write A now", inside, "code()"), BOTH[1]]
+
+
+def test_labels_in_another_style_are_content() -> None:
+    for style in ("numbered", "bold", "brackets", "titles"):
+        for inside in (
+            "Fill in the form.\nInstruction: {x}\nInput: {y}\nResponse: {z}",
+            "1. Input: a\n2. Output: b",
+            "Answer: 42",
+            "Output::write(3);",
+        ):
+            for row in (("Write A now", inside, "code()"), ("Write A now", "x", inside)):
+                found = parse(written([row, BOTH[1]], style))
+                assert [triple(c) for c in found] == [row, BOTH[1]], style
+    (found_one,) = parse("Instruction: Do B\nInput:\nAnswer: 42\nOutput::write();\nOutput:\nx")
+    assert triple(found_one) == ("Do B", "Answer: 42\nOutput::write();", "x")
+
+
+def test_hopeless_json_is_tried_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A try may cost the length of the text, so their number is what keeps the time linear."""
+    tries = 0
+    whole = json.JSONDecoder.raw_decode
+
+    def counted(self: json.JSONDecoder, text: str, start: int) -> object:
+        nonlocal tries
+        tries += 1
+        return whole(self, text, start)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    for unit in ('{"a":', '\\"{"'):
+        tries = 0
+        assert parse('[{"instruction": ' + unit * 100_000)
+        assert tries < 2000
 
 
 WORDS = st.text(st.characters(codec="utf-8", categories=["L", "Nd"]), min_size=1, max_size=8)
@@ -160,9 +224,40 @@ def test_what_was_written_is_read(rows: list[Triple], style: str, separator: str
 
 
 PIECES = st.sampled_from(
-    ["4. Instruction:", "Input:", "**Output:**", "```", "```python", "~~~", "###", "20.", "{", "[", '"instruction":', '"output": "',
-     "}", "]", ",", "\n", "\n", "    ", "Task 5", "5. ", "<noinput>", "- ", "\ud800", "\x00", "word", "\r\n", "Sure, here", ":"]
-)  # fmt: skip
+    [
+        *[
+            "4. Instruction:",
+            "Input:",
+            "**Output:**",
+            "```",
+            "```python",
+            "~~~",
+            "###",
+            "20.",
+            "{",
+            "[",
+            "}",
+            "]",
+            ",",
+            ":",
+        ],
+        *[
+            '"instruction":',
+            '"output": "',
+            "\n",
+            "\n",
+            "    ",
+            "Task 5",
+            "5. ",
+            "<noinput>",
+            "- ",
+            "\ud800",
+            "\x00",
+            "word",
+        ],
+        *["\r\n", "Sure, here"],
+    ]
+)
 ANYTHING = st.lists(PIECES | st.text(max_size=5) | st.text(st.characters(), max_size=5)).map("".join)
 
 
@@ -197,9 +292,35 @@ def test_loses_no_task_of_a_mangled_reply(seed: int, style: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("unit", ["Instruction:\n", "4. Instruction: a\n4. Output:\n", "###\n", "```\n", "```a\nInstruction:\n", "`",
-    "#", "{", '{"a":', '{"instruction":', '"instruction":', '\\"{"', " ", "\n", "Output:\n", "Input: x ", "5. a\n", "Task 5\n",
-    "----\n", "Output: ```\n", "[", "1", "###\n5. a\n"])  # fmt: skip
+UNITS = [
+    *[
+        "Instruction:\n",
+        "4. Instruction: a\n4. Output:\n",
+        "###\n",
+        "```\n",
+        "```a\nInstruction:\n",
+        "`",
+        "#",
+        "{",
+        '{"a":',
+    ],
+    *[
+        '{"instruction":',
+        '"instruction":',
+        '\\"{"',
+        " ",
+        "\n",
+        "Output:\n",
+        "Input: x ",
+        "5. a\n",
+        "Task 5\n",
+        "----\n",
+    ],
+    *["Output: ```\n", "[", "1", "###\n5. a\n"],
+]
+
+
+@pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("head", ["", '[{"instruction": ', "Instruction: a\nInput: b\n", "```\n"])
 def test_time_is_linear(unit: str, head: str) -> None:
     """What is quadratic in 60,000 characters would take minutes over all of these."""
@@ -240,11 +361,12 @@ def test_cut_json() -> None:
 
 
 def test_broken_json_costs_one_task() -> None:
-    text = '[{"instruction": "A", "output": "x"}, {"instruction": "B "q"", "output": "y"}, {"instruction": "C", "output": "z"}]'
+    bad = '{"instruction": "B "q"", "output": "y"}'
+    text = f'[{{"instruction": "A", "output": "x"}}, {bad}, {{"instruction": "C", "output": "z"}}]'
     found = parse(text)
     assert [triple(c) for c in found] == [("A", "", "x"), ("", "", ""), ("C", "", "z")]
     assert reason(found[1]) == "unreadable"
-    assert found[1].raw == '{"instruction": "B "q"", "output": "y"}'
+    assert found[1].raw == bad
 
 
 def test_json_values_that_are_no_text() -> None:
@@ -295,6 +417,15 @@ def test_indentation_of_code_is_kept() -> None:
     assert found.output == "def f():\n    return 1"
 
 
+def test_decoration_of_a_field_is_not_the_labels() -> None:
+    for label in ("Output:", "[Output] ", "**Output:** ", "**Output**: ", "Output :"):
+        for output in ("`a` and `b`", "**a** and **b**", "_a_", "[a]"):
+            (found,) = parse(f" `x` does what?\n{label}{output}")
+            assert triple(found) == ("`x` does what?", "", output)
+    for label in ("[Instruction] ", "**4. Instruction:** ", "4. Instruction:", "## Instruction\n"):
+        assert parse(f"{label}`x` and `y`\nOutput: 1")[0].instruction == "`x` and `y`"
+
+
 def test_languages_of_fences() -> None:
     found = parse(PLAIN.replace("code()", "```Python\ncode()\n```").replace("y = 4", "```{.js}\ny\n```"))
     assert [c.language for c in found] == ["python", "js"]
@@ -320,11 +451,53 @@ def test_strip_fence(text: str, expected: tuple[str, str | None] | None) -> None
     assert strip_fence(text) == (expected or (text, None))
 
 
-NONE = ["<noinput>", "< noinput >", "<NoInput>", "<no input>", "No input", "no input.", "No Input Required", "(No input needed)",
-        "N/A", "n/a", "NA", "None", "none.", "(none)", "[None]", "`None`", "*None*", "-", "\u2014", "", " \n", "<empty>", "(empty)",
-        "No input is provided for this task.", "Not applicable", "no_input", "<noinput/>"]  # fmt: skip
-REAL = ["[]", '""', "0", "null", "{}", "()", "nil", "empty", "None of the above", "Nonesuch", "-1", "no", "None, None", "n", "<input>x",
-        "input", "x = None", "No input validation is done here", "'None'", "<br>", "[[]]", "nan"]  # fmt: skip
+NONE = [
+    *[
+        "<noinput>",
+        "< noinput >",
+        "<NoInput>",
+        "<no input>",
+        "No input",
+        "no input.",
+        "No Input Required",
+        "<noinput/>",
+    ],
+    *[
+        "(No input needed)",
+        "N/A",
+        "n/a",
+        "NA",
+        "None",
+        "none.",
+        "(none)",
+        "[None]",
+        "`None`",
+        "*None*",
+        "-",
+        "\u2014",
+        "",
+    ],
+    *[" \n", "<empty>", "(empty)", "No input is provided for this task.", "Not applicable", "no_input"],
+]
+REAL = [
+    *[
+        "[]",
+        '""',
+        "0",
+        "null",
+        "{}",
+        "()",
+        "nil",
+        "empty",
+        "None of the above",
+        "Nonesuch",
+        "-1",
+        "no",
+        "None, None",
+        "n",
+    ],
+    *["<input>x", "input", "x = None", "No input validation is done here", "'None'", "<br>", "[[]]", "nan"],
+]
 
 
 @pytest.mark.parametrize("text", NONE)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer, tokenizers
 
@@ -13,16 +13,19 @@ TOKENS = st.lists(st.integers(0, 6), max_size=40)
 
 
 @given(st.text() | st.text("aB z\u0130\u017fK9-_#\u00df\u212a", max_size=60))
+@settings(deadline=None)
 def test_tokens_are_those_of_rouge_score(text: str) -> None:
     assert tokenize(text) == HISTORIC.tokenize(text)
 
 
 @given(TOKENS, TOKENS)
+@settings(deadline=None)
 def test_score_has_the_bits_of_rouge_score(one: list[int], two: list[int]) -> None:
     assert fmeasure(lcs_length(one, two), len(one), len(two)) == rouge_scorer._score_lcs(one, two).fmeasure
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.data())
+@settings(deadline=None)
 def test_arrays_score_as_single_pairs_do(one: int, two: int, data: st.DataObject) -> None:
     common = data.draw(st.integers(0, min(one, two)))
     many = fmeasures(np.array([common]), one, np.array([two], np.int32))
@@ -30,6 +33,7 @@ def test_arrays_score_as_single_pairs_do(one: int, two: int, data: st.DataObject
 
 
 @given(st.integers(1, 150), st.floats(0, 1) | st.sampled_from([0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 0.9]))
+@settings(deadline=None)
 def test_needed_common_is_the_least_that_passes(length: int, threshold: float) -> None:
     others = np.arange(1, 300)
     for other, needed in zip(others.tolist(), needed_common(length, others, threshold).tolist(), strict=True):

@@ -36,7 +36,7 @@ def zipf_sequences(count: int, seed: int) -> list[list[str]]:
 
 
 @given(SEQUENCES, THRESHOLDS, st.sampled_from([0, 3, 1000]), st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_finds_exactly_what_comparing_all_finds(
     pool: list[list[str]], threshold: float, scanned: int, data: st.DataObject
 ) -> None:
@@ -45,6 +45,9 @@ def test_finds_exactly_what_comparing_all_finds(
         assert index.add(sequence) == entry
         if data.draw(st.booleans()):  # postings are built in the midst of adding
             index.find(sequence)
+    earlier = [compare_all(pool[:entry], sequence, threshold) for entry, sequence in enumerate(pool)]
+    first = data.draw(st.integers(0, len(pool)))
+    assert [[(hit.entry, hit.score) for hit in hits] for hits in index.find_earlier(first)] == earlier[first:]
     query = data.draw(st.lists(WORDS | st.just("unseen"), max_size=14) | st.sampled_from([*pool, []]))
     limit = data.draw(st.none() | st.integers(0, len(pool) + 2))
     found = [(hit.entry, hit.score) for hit in index.find(query, limit)]
@@ -62,6 +65,18 @@ def test_finds_all_among_natural_frequencies(threshold: float) -> None:
         index.add(sequence)
 
 
+@pytest.mark.parametrize("scanned", [50, 100_000])
+def test_finds_the_earlier_ones_batch_by_batch(scanned: int) -> None:
+    pool = zipf_sequences(1200, seed=2)
+    index = RougeIndex(0.6, scanned)
+    found = []
+    for first in range(0, len(pool), 150):
+        for sequence in pool[first : first + 150]:
+            index.add(sequence)
+        found += [[(hit.entry, hit.score) for hit in hits] for hits in index.find_earlier(first)]
+    assert found == [compare_all(pool[:entry], sequence, 0.6) for entry, sequence in enumerate(pool)]
+
+
 def test_very_long_sequences() -> None:
     index = RougeIndex(0.7, scanned=0)
     long = [str(number) for number in range(9000)]
@@ -70,6 +85,16 @@ def test_very_long_sequences() -> None:
     assert [hit.entry for hit in index.find(long[:5200])] == [0, 1]
     assert [hit.entry for hit in index.find(long[:4500])] == [1]
     assert [hit.entry for hit in index.find([*long[:5000], *["new"] * 4500])] == []
+
+
+@pytest.mark.parametrize("strange", [60, 80, 100, 150, 170])
+def test_many_unknown_tokens_do_not_hide_a_long_match(strange: int) -> None:
+    index = RougeIndex(0.7, scanned=0)
+    pool = [[str(token * step) for token in range(300)] for step in (1, 1000)]
+    for sequence in pool:
+        index.add(sequence)
+    query = [*pool[0][: 330 - strange], *(f"new{token}" for token in range(strange))]
+    assert [(hit.entry, hit.score) for hit in index.find(query)] == compare_all(pool, query, 0.7)
 
 
 def test_readers_with_a_limit_are_not_disturbed_by_the_adder() -> None:

@@ -27,7 +27,9 @@ REPOSITORY = Path(selfinstruct.__file__).parents[1]
 
 
 def journal(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output.with_suffix(".run") / "journal.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (output.with_suffix(".run") / "journal.jsonl").read_text().splitlines()
+    ]
 
 
 def rows(output: Path) -> list[dict[str, str]]:
@@ -220,6 +222,7 @@ def test_kills_at_random_moments_lose_nothing_and_buy_nothing_twice(tmp_path: Pa
     """The real command, killed -9 again and again, ends with the bytes of a run that was never killed."""
     rng = random.Random(7)
     with StubServer(latency=0.05) as stub:
+
         def words(name: str) -> list[object]:
             return ["generate", "--backend", "openai", "--model", "stub", "--base-url", stub.url,
                     "-o", tmp_path / name, "-n", 150, "--concurrency", 4]  # fmt: skip
@@ -280,9 +283,16 @@ def test_leaving_the_python_loop_early_keeps_what_was_made(tmp_path: Path, repli
         if number == 10:
             break
     assert len(rows(output)) >= 11
-    assert len(list(generate(backend="replay", model=str(replies), num=25, output=output))) == 25 - len(
-        [d for line in journal(output)[:4] for d in line["decisions"] if d["accepted"]][: len(rows(output))]
-    ) or len(rows(output)) == 25
+    assert (
+        len(list(generate(backend="replay", model=str(replies), num=25, output=output)))
+        == 25
+        - len(
+            [d for line in journal(output)[:4] for d in line["decisions"] if d["accepted"]][
+                : len(rows(output))
+            ]
+        )
+        or len(rows(output)) == 25
+    )
 
 
 def test_stall_stops_at_the_same_place_at_every_concurrency(cli: Cli, tmp_path: Path) -> None:
