@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -232,7 +233,10 @@ def show_plan(settings: Settings) -> None:
         make_recipe(settings)(plan, view, complete)
     except _Asked as asked:
         request = asked.request
-    shown = settings.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
+    shown = settings.model_dump(mode="json", exclude_none=True, exclude={"base_url"})
+    if settings.base_url:  # without a user and password that it may hold
+        address = urlsplit(settings.base_url)
+        shown["base_url"] = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
     out = [
         f"{name.replace('_', '-')} = {json.dumps(value)}"
         for name, value in shown.items()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -130,7 +131,7 @@ class DatasetFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = Path(os.path.realpath(path))  # through a link: replacing the link would lose its target
         self._seen: tuple[int, int, int] | None = None
         self._layout = Layout()
         self._end = 0  # offset behind the last row's brace

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 
-from selfinstruct import alpaca, parsing
+from selfinstruct import alpaca, filters, parsing
 from selfinstruct.records import Candidate, Choice, Rejection, Request, Seed
 from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import Settings
-from selfinstruct.vocabulary import KINDS, LANGUAGES, find_language
+from selfinstruct.vocabulary import KINDS, LANGUAGES, find_kind, find_language
 
 LIST_SIZE = 20  # tasks that one call asks for, the shots included
 INSTRUCTION_TOKENS = 120
@@ -49,6 +49,9 @@ _CODE_KINDS = {
     "write", "complete", "fix", "refactor", "optimise", "translate", "document", "test", "revise", "query", "configure",
 }  # fmt: skip
 _NOT_CODE = {"text", "regex", "json"}  # an answer in them needs no sentence that names the language
+_CLOSED = "\n```"
+_ENGLISH = {"go", "make", "c", "r", "rust", "ruby", "swift", "dart"}  # words of a sentence, too
+_BOLD = re.compile(r"\*\*(.+)\*\*\s*$")
 _LABEL = re.compile(r"^\s*(?:\d+[.)]\s*)?(?:\[[^\]\n]{0,120}\]\s*)?")
 
 
@@ -84,8 +87,10 @@ def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete)
     historic = settings.profile == "alpaca"
     if settings.answer == "json":
         text = _json_prompt(settings, plan.shots)
-    else:
+    elif historic:
         text = alpaca.layout(prompt_text("code_alpaca"), plan.shots)
+    else:
+        text = alpaca.layout(_with_rules(prompt_text("code_alpaca"), settings), plan.shots)
     request = Request(
         prompt=text if settings.endpoint == "completions" else None,
         messages=(("user", text),) if settings.endpoint == "chat" else (),
@@ -98,17 +103,35 @@ def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete)
         schema=TASKS_SCHEMA if settings.answer == "json" else None,
     )
     parse = alpaca.parse if historic else parsing.parse
-    choices = complete(request).choices
-    return [found for choice in choices for found in parse(choice.text, choice.finish_reason, first)]
+    return [
+        found
+        for choice in complete(request).choices
+        for found in parse(choice.text, "length" if _is_cut(choice) else choice.finish_reason, first)
+    ]
+
+
+def _is_cut(choice: Choice) -> bool:
+    """Whether the end of the text is missing: no room left, or a filter of the server cut in."""
+    return choice.finish_reason in {"length", "content_filter"}
+
+
+def _with_rules(text: str, settings: Settings) -> str:
+    """The prompt with the user's wishes as a last rule, before the line that opens the list."""
+    languages = [LANGUAGES[name].display for word in settings.only_language if (name := find_language(word))]
+    kinds = [KINDS[name].display for word in settings.only_kind if (name := find_kind(word))]
+    rules = [f"- All tasks are in or about {' or '.join(languages)}."] if languages else []
+    rules += [f"- All tasks are of this kind: {' or '.join(kinds)}."] if kinds else []
+    if not rules:
+        return text
+    head, _, last = text.rpartition("\n\n")
+    return "\n".join([head, *rules]) + f"\n\n{last}"
 
 
 def _json_prompt(settings: Settings, shots: Sequence[Seed]) -> str:
     rows = [{"instruction": s.instruction, "input": s.input, "output": s.output} for s in shots]
     count = str(LIST_SIZE - len(rows))
-    known = [LANGUAGES[name] for word in settings.only_language if (name := find_language(word))]
-    rule = f" All tasks are in or about {' or '.join(term.display for term in known)}." if known else ""
-    examples = "\n".join(json.dumps(row) for row in rows)
-    return f"{prompt_text('code_alpaca_json').replace('{count}', count)}{rule}\n\nExamples:\n{examples}"
+    text = _with_rules(prompt_text("code_alpaca_json").replace("{count}", count), settings)
+    return "\n".join([text, "", "Examples:", *map(json.dumps, rows)])
 
 
 def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
@@ -118,15 +141,17 @@ def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -
     choice = complete(asked).choices[0]
     instruction = _clean_instruction(choice.text)
     candidate = Candidate(instruction, raw=choice.text, language=plan.language, kind=plan.kind)
-    if choice.finish_reason == "length":
+    if _is_cut(choice):
         return [_given_up(candidate, "cut_off", "instruction")]
     candidate = _with_language(candidate, plan)
     if (rejected := view.judge_instruction(candidate)) is not None:
         return [rejected]
+    if not plan.with_input and (found := filters.missing_input(candidate, ())) is not None:
+        return [replace(candidate, rejection=Rejection("missing_input", found))]
     if plan.with_input:
         choice = complete(_input_request(settings, plan, opening, instruction)).choices[0]
         text = _first_block(choice.text)
-        if choice.finish_reason == "length":
+        if _is_cut(choice):
             return [_given_up(replace(candidate, input=text, raw=choice.text), "cut_off", "input")]
         candidate = replace(candidate, input=parsing.no_input(text))
     answers = complete(_output_request(settings, plan, candidate)).choices
@@ -136,15 +161,15 @@ def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -
 def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:
     text = answer.text.strip("\n")
     if fence:
-        text = f"{fence}{text.removeprefix(fence)}\n```"
-    output, language = parsing.strip_fence(text.strip())
+        text = f"{fence}{text.removeprefix(fence).partition(_CLOSED)[0]}{_CLOSED}"
+    output, language = parsing.strip_fence(text.rstrip())
     finished = replace(
         candidate,
         output=output,
         raw=answer.text,
         language=candidate.language or find_language(language or ""),
     )
-    if answer.finish_reason == "length":
+    if _is_cut(answer):
         return _given_up(finished, "cut_off", "output")
     return finished
 
@@ -199,12 +224,12 @@ def _input_request(settings: Settings, plan: Plan, opening: str, instruction: st
     )  # that begins in another language
     fence = f"```{plan.language if named else ''}"
     prompt = (
-        f"{opening} {instruction}\n\nThe code or data that task {len(plan.shots) + 1} speaks of, "
-        f"short and complete, without its solution:\n{fence}\n"
+        f"{opening} {instruction}\n\nThe code or data that this task is about, as it is before the work is done, "
+        f"short and complete:\n{fence}\n"
     )
     text = (
-        f"Here is a programming task:\n{instruction}\n\nWrite the code or data that it speaks of, short and "
-        "complete, without its solution. Answer with one fenced block and nothing else."
+        f"Here is a programming task:\n{instruction}\n\nWrite the code or data that it is about, as it is before "
+        "the work is done, short and complete. Answer with one fenced block and nothing else."
     )
     return Request(
         prompt=prompt if raw else None,
@@ -224,12 +249,15 @@ def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Req
     fence = _open_fence(settings, plan)
     if fence:
         messages.append(("assistant", fence))
+    # A server of the user's that is asked for completions may have no chat at all.
+    raw = settings.endpoint == "completions" and settings.backend != "local"
     return Request(
-        messages=tuple(messages),
+        prompt="\n\n".join([messages[0][1], f"Task: {messages[1][1]}", f"Answer:\n{fence}"]) if raw else None,
+        messages=() if raw else tuple(messages),
         max_tokens=settings.max_output_tokens or 1024,
         temperature=min(settings.temperature or 0.0, OUTPUT_TEMPERATURE),
         top_p=settings.top_p or 1.0,
-        stop=("```",) if fence else (),
+        stop=("```",) if fence else ("\nTask:",) if raw else (),
         seed=seed_of_choice(plan, 2),
         n=settings.choices,
         extra={"cache_prompt": True} if settings.backend == "local" else {},
@@ -237,8 +265,8 @@ def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Req
 
 
 def _open_fence(settings: Settings, plan: Plan) -> str:
-    """How the answer begins where it is to be code: llama.cpp goes on with it, other servers would not."""
-    if settings.backend != "local" or plan.kind not in _CODE_KINDS or plan.language in {None, "text"}:
+    """How the answer begins where it is to be code: llama.cpp goes on with it, other chats would not."""
+    if settings.endpoint == "chat" or plan.kind not in _CODE_KINDS or plan.language in {None, "text"}:
         return ""
     return f"```{plan.language}\n"
 
@@ -246,7 +274,9 @@ def _open_fence(settings: Settings, plan: Plan) -> str:
 def _clean_instruction(text: str) -> str:
     """One line without number, bracket, quotes or bold marks."""
     line = next((line for line in text.splitlines() if line.strip()), "")
-    line = _LABEL.sub("", line, count=1).strip().strip("*").strip()
+    line = _LABEL.sub("", line, count=1).strip()
+    if bold := _BOLD.match(line):
+        line = bold[1].strip()
     if len(line) > 1 and line[0] == line[-1] == '"' and '"' not in line[1:-1]:
         line = line[1:-1]
     return line
@@ -258,8 +288,9 @@ def _with_language(candidate: Candidate, plan: Plan) -> Candidate:
     if name is None or name in _NOT_CODE or plan.with_input or not candidate.instruction:
         return candidate
     term = LANGUAGES[name]
-    words = re.findall(r"[\w+#.]+", candidate.instruction.lower())
-    if {term.display.lower(), term.name, *term.aliases} & {word.rstrip(".") for word in words}:
+    words = [word.rstrip(".") for word in re.findall(r"[\w+#.]+", candidate.instruction)]
+    spellings = {term.display.lower(), term.name, *term.aliases} - _ENGLISH
+    if term.display in words[1:] or spellings & {word.lower() for word in words}:
         return candidate
     return replace(candidate, instruction=f"{candidate.instruction} Use {term.display}.")
 

@@ -40,6 +40,7 @@ from selfinstruct.rouge_postings import (
 _T = TypeVar("_T", bound=np.generic)
 _SCANNED = 32768  # newest entries that are looked through one by one; more only as the index grows
 _BLOCK = 32768  # entries laid out together for scores with all
+_FEW, _MANY = 8, 2  # how much larger than the newer ones postings must be to be left as they are
 _LOOSE = 64  # newest entries that are not laid out yet
 
 
@@ -123,7 +124,7 @@ class RougeIndex:
             allowed = allowed_of(size, size - len(ids), self._threshold)
             query = Query(size, ids, *signature(ids), needs, allowed)
             parts, posted = [], 0
-            for postings in self._fresh_postings(8):
+            for postings in self._fresh_postings(_FEW):
                 some = search(postings, query)
                 parts.append(self._scan(posted, postings.end, query) if some is None else some)
                 posted = postings.end
@@ -152,7 +153,7 @@ class RougeIndex:
 
     def _candidates(self, batch: Batch) -> Iterator[tuple[Ints, Ints]]:
         posted = 0
-        for postings in self._fresh_postings(2) if batch.first < batch.last else ():
+        for postings in self._fresh_postings(_MANY) if batch.first < batch.last else ():
             yield from search_many(postings, batch)
             posted = postings.end
         newest = compare(
@@ -263,7 +264,8 @@ class RougeIndex:
         """
         first = self._postings[-1].end if self._postings else 0
         new = self._count - first
-        if new > self._scanned and (ratio < 8 or new * 8 > first):
+        enough = new * 8 > first if ratio == _FEW else 4 * new > self._scanned  # a batch is as large itself
+        if enough and (new > self._scanned or ratio != _FEW):
             while self._postings and self._postings[-1].end - self._postings[-1].first <= ratio * (
                 self._count - first
             ):

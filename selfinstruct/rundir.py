@@ -86,15 +86,25 @@ def decision_of(line: JSON) -> Decision:
 
 
 def commit_of(line: JSON) -> Commit:
-    """The commit that a journal line tells of."""
-    return Commit(
-        line["k"],
-        line["from"],
-        tuple(decision_of(entry) for entry in line["decisions"]),
-        line["done"],
-        tuple(line["seeds"]),
-        tuple(line.get("derived_from", ())),
-    )
+    """The commit that a journal line tells of.
+
+    Raises:
+        InputError: it is no such line.
+    """
+    try:
+        return Commit(
+            line["k"],
+            line["from"],
+            tuple(decision_of(entry) for entry in line["decisions"]),
+            line["done"],
+            tuple(line["seeds"]),
+            tuple(line.get("derived_from", ())),
+        )
+    except (KeyError, TypeError, AttributeError):
+        told = json.dumps(line)[:80]
+        raise InputError(
+            f"journal.jsonl: a line that is no decision: {told}; restore it from a backup"
+        ) from None
 
 
 @dataclass(slots=True)
@@ -135,6 +145,7 @@ class RunDirectory:
         self.totals = Totals()
         self.stored: dict[str, JSON] = {}
         self._rows: list[Row] = []  # as the logs have it, oldest first
+        self._noted = False  # whether this run's target is on the disk
         self._published = 0  # how many of them the dataset has, or had
         self._publish_after = 0.0
         with ExitStack() as opened:
@@ -156,7 +167,7 @@ class RunDirectory:
         path = self.path / "run.json"
         if path.exists():
             try:
-                before = json.loads(path.read_bytes())["fingerprint"]
+                before = dict(json.loads(path.read_bytes())["fingerprint"])
             except (ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: not readable; move {self.path} away to begin anew") from None
             changed = [
@@ -245,6 +256,7 @@ class RunDirectory:
             return 0
 
     def _note_published(self) -> None:
+        self._noted = True
         self._published = len(self._rows)
         write_atomically(
             self.path / "published.json",
@@ -293,7 +305,7 @@ class RunDirectory:
         if not self._dataset.unchanged():
             for _ in self._reconcile():
                 pass  # rows the user wrote meanwhile; the pool learns of them at the next start
-        else:
+        elif len(self._rows) > self._published or not self._noted:
             self._dataset.append(self._rows[self._published :])
             self._note_published()
         now = monotonic()

@@ -144,7 +144,8 @@ class _Line:
 
     @property
     def stopping(self) -> bool:
-        return self.job.calls.why_stopped is not None
+        """Whether nothing new is planned; what is under way may still come in."""
+        return self.failure is not None or self.job.calls.why_stopped is not None
 
     def _closed(self) -> bool:
         return self.stalled or self.job.run.size >= self.job.target
@@ -164,7 +165,10 @@ class _Line:
             self.done[outcome.k] = outcome
         elif not isinstance(outcome.error, Stopping):
             self.failure = self.failure or outcome.error
-            self.job.calls.stop(str(outcome.error))
+            if not isinstance(
+                outcome.error, StoppedEarly
+            ):  # replies that ran out did so for later indices only
+                self.job.calls.stop(str(outcome.error))
 
     def commits(self) -> Iterator[Commit]:
         """Decide the indices whose turn it is."""

@@ -28,7 +28,7 @@ from selfinstruct.settings import Settings, make_settings
 from selfinstruct.syntax import check_syntax
 from selfinstruct.vocabulary import find_kind, find_language
 
-GRACE = {"local": 0.0, "openai": 30.0, "replay": 5.0}  # seconds for requests in flight when a run stops
+GRACE = {"local": 0.0, "openai": 30.0, "replay": 60.0}  # seconds for requests in flight when a run stops
 ENGINE_LOG = "SELFINSTRUCT_ENGINE_LOG"  # names a file for the embedded engine's talk
 Progress = Callable[[str], None]
 

@@ -86,8 +86,10 @@ class Settings(BaseModel):
     @field_validator("output")
     @classmethod
     def _file(cls, value: Path) -> Path:
-        if not value.name or value.suffix == ".run":
-            raise ValueError("must name a file, and not end with .run: that is its run directory")
+        if value.suffix.lower() != ".json":
+            raise ValueError(
+                "must end with .json, for it will be a JSON array (its run directory ends with .run)"
+            )
         return value
 
     @field_validator("base_url")

@@ -14,10 +14,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import BinaryIO
 
 from selfinstruct.errors import InputError, LockedError, SelfInstructError, StoppedEarly
 from selfinstruct.records import JSON
+
+LOCK_TRIES = 10  # a hundredth of a second apart
 
 
 def disk_error(path: Path, error: OSError) -> SelfInstructError:
@@ -65,8 +68,9 @@ class AppendLog:
         with self._mutex:
             try:
                 written = 0
+                os.lseek(self._fd, self._end, os.SEEK_SET)
                 while written < len(line):
-                    written += os.pwrite(self._fd, line[written:], self._end + written)
+                    written += os.write(self._fd, line[written:])
             except OSError as error:
                 with contextlib.suppress(OSError):
                     os.ftruncate(self._fd, self._end)
@@ -173,6 +177,11 @@ class Lock:
             raise disk_error(path, error) from None
         try:
             held = _try_lock(self._file.fileno())
+            for _ in range(LOCK_TRIES):  # `is_locked` of another process holds it for an instant
+                if held:
+                    break
+                sleep(0.01)
+                held = _try_lock(self._file.fileno())
             if held:
                 self._file.truncate(0)
                 os.write(self._file.fileno(), f"process {os.getpid()} on {_host()}".encode())
@@ -193,7 +202,7 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock now; asks without disturbing it."""
+    """Whether some process holds the lock now (to know it, it is taken for an instant)."""
     try:
         with path.open("r+") as file:
             return not _try_lock(file.fileno())

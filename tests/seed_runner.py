@@ -33,6 +33,7 @@ else:
 PROSE = frozenset({"choose", "explain", "predict", "review", "summarise"})
 TIME_LIMIT = 120.0
 # Compilers that take seconds for each program; `run_all` leaves them out unless told otherwise.
+# C# is among them as `dotnet run`; Mono's compiler is quick.
 SLOW = frozenset({"csharp", "dart", "haskell", "kotlin", "powershell", "scala", "swift"})
 
 
@@ -85,6 +86,14 @@ class Toolchain:
 
 _GCC = ("gcc", "-std=c17", "-Wall", "-pthread")
 _GXX = ("g++", "-std=c++20", "-Wall", "-pthread")
+_TSC = (
+    *("tsc", "--strict", "--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler"),
+    *("--lib", "es2023,dom", "{file}"),
+)
+_MONO = (
+    ("mcs", "-langversion:latest", "-r:System.Core.dll", "-out:{exe}.exe", "{file}"),
+    ("mono", "{exe}.exe"),
+)
 _JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 TOOLCHAINS = {
     "python": Toolchain("main.py", ((sys.executable, "-W", "error", "{file}"),)),
@@ -120,7 +129,7 @@ TOOLCHAINS = {
         ("Rscript", "--vanilla", "-e", "invisible(parse(commandArgs(TRUE)[1]))", "{file}"),
     ),
     "make": Toolchain("Makefile", (("make", "-s", "-f", "{file}"),), ("make", "-n", "-f", "{file}")),
-    "csharp": Toolchain("main.cs", (("dotnet", "run", "{file}"),)),
+    "csharp": Toolchain("main.cs", (("dotnet", "run", "{file}"),)),  # or _MONO
     "dart": Toolchain("main.dart", (("dart", "--enable-asserts", "{file}"),)),
     "haskell": Toolchain("main.hs", (("runghc", "{file}"),)),
     "kotlin": Toolchain(
@@ -128,7 +137,7 @@ TOOLCHAINS = {
         (("kotlinc", "{file}", "-include-runtime", "-d", "{exe}.jar"), ("java", "-ea", "-jar", "{exe}.jar")),
     ),
     "powershell": Toolchain("main.ps1", (("pwsh", "-NoProfile", "-File", "{file}"),)),
-    "scala": Toolchain("main.scala", (("scala", "{file}"),)),
+    "scala": Toolchain("main.scala", (("scala", "-nc", "{file}"),)),
     "swift": Toolchain("main.swift", (("swiftc", "-Onone", "{file}", "-o", "{exe}"), ("{exe}",))),
 }
 
@@ -166,7 +175,7 @@ def run_case(case: Case, *, slow: bool = True) -> Result:
     """Run the case's programs if it has any and the toolchain is there, else parse its output."""
     for side, program in case.programs():
         reason = why_not(case.language)
-        if not reason and case.language in SLOW and not slow:
+        if not reason and is_slow(case.language) and not slow:
             reason = f"{case.language} is slow to compile and left to `pytest -m slow`"
         if reason:
             return Result(case, "unchecked", reason)
@@ -195,27 +204,36 @@ def _parse(case: Case) -> Result:
 
 
 @functools.cache
+def commands_for(language: str) -> tuple[tuple[str, ...], ...]:
+    """The commands that run a program of this language here."""
+    if language == "typescript" and _version("node", "--version") < (22, 6):
+        return (_TSC, ("node", "main.mjs"))  # older ones do not strip types
+    if language == "csharp" and _version("dotnet", "--version") < (10, 0):
+        return _MONO  # older ones do not run a single file
+    return TOOLCHAINS[language].run
+
+
+@functools.cache
 def why_not(language: str) -> str:
     """Why programs of this language cannot be run here, or ""."""
     if language == "sql":
         return ""
-    if language == "typescript" and not _node_strips_types():
-        return "" if shutil.which("tsc") and shutil.which("node") else "no tsc, and no node from 22.6 on"
     if language not in TOOLCHAINS:
         return f"nothing runs {language}"
     if language in ("bash", "make") and not sys.platform.startswith("linux"):
         return f"the {language} tasks are written for GNU tools"
-    for command in TOOLCHAINS[language].run:
-        if command[0] != "{exe}" and shutil.which(command[0]) is None:
-            return f"no {command[0]} on this machine"
-    if language == "scala" and _version("scala", "-version") < (2, 13):
-        return "the scala on this machine is older than 2.13"
+    for command in commands_for(language):
+        if not command[0].startswith("{exe}") and shutil.which(command[0]) is None:
+            instead = {"tsc": ", and no node from 22.6 on", "mcs": ", and no dotnet from 10 on"}
+            return f"no {command[0]} on this machine{instead.get(command[0], '')}"
+    if language == "scala" and _version("scala", "-version") < (2, 11):
+        return "the scala on this machine is older than 2.11"
     return ""
 
 
-@functools.cache
-def _node_strips_types() -> bool:
-    return _version("node", "--version") >= (22, 6)
+def is_slow(language: str) -> bool:
+    """Whether programs of this language take seconds each here."""
+    return language in SLOW and commands_for(language) != _MONO
 
 
 def _version(*command: str) -> tuple[int, int]:
@@ -231,14 +249,12 @@ def execute(language: str, program: str) -> tuple[int, str, str]:
     """Run a program in a folder of its own; returns exit status, standard output, standard error."""
     if language == "sql":
         return _execute_sql(program)
-    chain = TOOLCHAINS[language]
-    commands = chain.run
-    name = chain.file
-    if language == "typescript" and not _node_strips_types():
-        tsc = ("tsc", "--strict", "--target", "es2022", "--module", "es2022", "--moduleResolution", "bundler")
-        commands = ((*tsc, "--lib", "es2023,dom", "{file}"), ("node", "main.mjs"))
+    commands = commands_for(language)
+    name = TOOLCHAINS[language].file
     if language == "javascript" and re.search(r"\brequire\(", program):
         name = "main.cjs"
+    if language == "rust" and "#[test]" in program:
+        commands = ((*commands[0], "--test"), *commands[1:])
     public = re.search(
         r"^public (?:final |abstract |sealed )*(?:class|record|enum|interface) (\w+)", program, re.MULTILINE
     )

@@ -176,7 +176,7 @@ def test_a_full_disk_at_the_log_frees_the_slot(run: RunDirectory, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     calls = Calls(Fake(lambda key, _: busy(key, 1) if key == "1.0" else ANSWER), run, Limits())
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "write", full)
     for key in ("0.0", "1.0"):
         with pytest.raises(StoppedEarly, match="No space left"):
             calls.complete(key, ASK)

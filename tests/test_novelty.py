@@ -203,6 +203,15 @@ def test_the_language_cap() -> None:
         assert accepted == ["Python", "Java", "C++", "C#", "Rust"][:cap]
 
 
+def test_the_language_cap_counts_languages_not_tasks() -> None:
+    rule = make("code", language_cap=2)
+    for task in ("Reverse a linked list in Java", "Reverse the linked list using Java"):
+        rule.add(task, "", "")
+    assert rule.duplicate_of("Reverse a linked list in Python", "", "") is None
+    rule.add("Reverse a linked list in Go", "", "")
+    assert rule.duplicate_of("Reverse a linked list in Python", "", "") is not None
+
+
 def test_why_a_task_is_a_duplicate() -> None:
     rule = make("code", language_cap=1)
     code = "for line in file:\n    total += int(line.split()[0])\nprint(total / count, total, count, line)"

@@ -133,3 +133,13 @@ def test_scores_with_all_equal_scores_with_each(monkeypatch: pytest.MonkeyPatch)
             for query in (sequence, [*sequence[::2], "unseen"], sequence * 3, []):
                 each = [fmeasure(lcs_length(query, one), len(query), len(one)) for one in pool[: entry + 1]]  # type: ignore[arg-type]
                 assert index.scores(query).tolist() == each
+
+
+def test_a_long_query_with_very_many_unknown_tokens_is_found() -> None:
+    index = RougeIndex(0.7, scanned=0)
+    pool = [[f"{part}{token}" for token in range(600)] for part in "ab"]
+    for sequence in pool:
+        index.add(sequence)
+    query = [*pool[1], *(f"new{token}" for token in range(400))]
+    assert [(hit.entry, hit.score) for hit in index.find(query)] == [(1, 0.7499999999999999)]
+    assert compare_all(pool, query, 0.7) == [(1, 0.7499999999999999)]

@@ -1,14 +1,20 @@
 import itertools
 import re
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import make_coverage
 import pytest
 import seed_runner
 from seed_runner import Case, Result
 
 from selfinstruct import seeds
+from selfinstruct.records import Seed
 
 FOLDER = seeds.bundled()
 ALL = seeds.load()
@@ -41,7 +47,7 @@ def test_python_sql_and_patterns_always_run(results: list[Result]) -> None:
 
 @pytest.mark.slow
 def test_no_answer_is_wrong_where_compiling_is_slow() -> None:
-    cases = [case for case in seed_runner.read_cases(FOLDER) if case.language in seed_runner.SLOW]
+    cases = [case for case in seed_runner.read_cases(FOLDER) if seed_runner.is_slow(case.language)]
     failed = [f"{r.case.id}: {r.note}" for r in seed_runner.run_all(cases, slow=True) if r.state == "failed"]
     assert not failed, "\n".join(failed)
 
@@ -51,7 +57,7 @@ def test_code_to_fix_fails_the_check_of_its_fix() -> None:
         replace(case, run="input")
         for case in seed_runner.read_cases(FOLDER)
         if case.kind == "fix" and case.run == "output" and case.input
-        if case.language not in seed_runner.SLOW and not seed_runner.why_not(case.language)
+        if not seed_runner.why_not(case.language) and not seed_runner.is_slow(case.language)
     ]
     assert len(cases) >= 8
     passing = [result.case.id for result in seed_runner.run_all(cases) if result.state == "passed"]
@@ -108,6 +114,50 @@ def test_the_runner_tells_right_from_wrong(case: Case, state: str) -> None:
     assert seed_runner.run_case(case).state == state
 
 
+def test_tests_written_in_rust_are_run() -> None:
+    if seed_runner.why_not("rust"):
+        pytest.skip("no rustc on this machine")
+    text = "#[test]\nfn adds() {{ assert_eq!(1 + 1, {}); }}\n"
+    assert seed_runner.execute("rust", text.format(2) + "#[allow(dead_code)] fn main() {}")[0] == 0
+    assert seed_runner.execute("rust", text.format(3) + "#[allow(dead_code)] fn main() {}")[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("language", "versions", "first", "slow"),
+    [
+        ("csharp", {"dotnet": "10.0.100"}, "dotnet", True),
+        ("csharp", {"dotnet": "8.0.404"}, "mcs", False),
+        ("csharp", {}, "mcs", False),
+        ("typescript", {"node": "v22.6.0"}, "node", False),
+        ("typescript", {"node": "v20.20.2"}, "tsc", False),
+        ("scala", {"scala": "2.11.12"}, "scala", True),
+    ],
+    ids=range(6),
+)
+def test_the_toolchain_follows_what_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    language: str,
+    versions: dict[str, str],
+    first: str,
+    slow: bool,
+) -> None:
+    for name in (*versions, first):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\necho {versions.get(name, '1.0')}\n", encoding="utf-8")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=None)
+    for cached in (seed_runner.commands_for, seed_runner.why_not):
+        cached.cache_clear()
+    try:
+        assert seed_runner.commands_for(language)[0][0] == first
+        assert seed_runner.is_slow(language) == slow
+        assert ("no mono on this machine" in seed_runner.why_not(language)) == (first == "mcs")
+    finally:
+        for cached in (seed_runner.commands_for, seed_runner.why_not):
+            cached.cache_clear()
+
+
 def test_what_was_not_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _name: None)
     seed_runner.why_not.cache_clear()
@@ -139,28 +189,54 @@ def test_run_keys_make_sense() -> None:
         assert case.run or not case.setup, f"{case.id}: a setup that nothing runs"
 
 
-def test_the_collection_is_wide_enough() -> None:
-    languages = Counter(seed.language for seed in ALL)
-    kinds = Counter(seed.kind for seed in ALL)
-    levels = Counter(seed.difficulty for seed in ALL)
-    assert len(ALL) >= 240
-    assert len(languages) >= 18
-    assert set(kinds) == set(seeds.KINDS)
-    assert min(kinds.values()) >= 5
-    assert max(languages.values()) <= 0.2 * len(ALL)
-    assert max(kinds.values()) <= 0.2 * len(ALL)
-    assert min(levels[level] for level in seeds.DIFFICULTIES) >= 0.15 * len(ALL)
+def broken_rules(tasks: Sequence[Seed]) -> set[str]:
+    """The rules of the collection that these tasks do not keep, each by a word."""
+    total = len(tasks)
+    languages, kinds, levels = (
+        Counter(getattr(t, key) for t in tasks) for key in ("language", "kind", "difficulty")
+    )
+    openings = Counter(task.instruction.split()[0].lower().strip(",:") for task in tasks)
+    rules = {
+        "tasks": total >= 240,
+        "languages": len(languages) >= 18,
+        "kinds": len(kinds) >= 14 and set(kinds) <= set(seeds.KINDS),
+        "kinds with few tasks": min(kinds.values()) >= 5,
+        "one language": max(languages.values()) <= 0.2 * total,
+        "one kind": max(kinds.values()) <= 0.2 * total,
+        "levels": min(levels[level] for level in seeds.DIFFICULTIES) >= 0.15 * total,
+        "inputs": 0.4 <= sum(bool(task.input) for task in tasks) / total <= 0.6,
+        "opening word": max(openings.values()) <= 0.08 * total,
+        "questions": sum("?" in task.instruction for task in tasks) >= 0.2 * total,
+        "alike": not alike_pairs(tasks),
+    }
+    return {name for name, kept in rules.items() if not kept}
 
 
-def test_half_of_the_tasks_have_an_input() -> None:
-    assert 0.4 <= sum(bool(seed.input) for seed in ALL) / len(ALL) <= 0.6
+def test_the_collection_keeps_its_rules() -> None:
+    assert broken_rules(ALL) == set()
 
 
-def test_no_opening_word_is_too_common() -> None:
-    openings = Counter(seed.instruction.split()[0].lower().strip(",:") for seed in ALL)
-    word, count = openings.most_common(1)[0]
-    assert count <= 0.08 * len(ALL), word
-    assert sum("?" in seed.instruction for seed in ALL) >= 0.2 * len(ALL)
+@pytest.mark.parametrize(
+    ("rule", "spoilt"),
+    [
+        ("tasks", ALL[:239]),
+        ("languages", [task for task in ALL if task.language in sorted(seeds.LANGUAGES)[:17]]),
+        ("kinds", [task for task in ALL if task.kind in list(seeds.KINDS)[:13]]),
+        ("kinds", [replace(ALL[0], kind="sing"), *ALL[1:]]),
+        ("kinds with few tasks", [task for task in ALL if task.kind != "test" or task.language == "python"]),
+        ("one language", [*(replace(task, language="go") for task in ALL[:70]), *ALL[70:]]),
+        ("one kind", [*(replace(task, kind="fix") for task in ALL[:70]), *ALL[70:]]),
+        ("levels", [task for task in ALL if task.difficulty != "hard"]),
+        ("inputs", [task for task in ALL if task.input]),
+        ("inputs", [task for task in ALL if not task.input]),
+        ("opening word", [*(replace(t, instruction=f"Write {t.id}: {t.instruction}") for t in ALL[:40]), *ALL[40:]]),
+        ("questions", [replace(task, instruction=task.instruction.replace("?", ".")) for task in ALL]),
+        ("alike", [*ALL, replace(ALL[7], id="again", instruction="Now " + ALL[7].instruction)]),
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_a_broken_rule_is_noticed(rule: str, spoilt: list[Seed]) -> None:
+    assert rule in broken_rules(spoilt)
 
 
 def words_of(text: str) -> list[str]:
@@ -185,14 +261,51 @@ def test_rouge_l_on_known_pairs() -> None:
     assert rouge_l(words_of("a"), words_of("b")) == 0.0
 
 
-def test_no_two_instructions_are_alike() -> None:
-    bags = [(seed.id, words_of(seed.instruction)) for seed in ALL]
+def alike_pairs(tasks: Sequence[Seed]) -> list[tuple[str, str]]:
+    """The tasks whose instructions have a ROUGE-L of 0.6 or more, whatever languages they are in."""
+    bags = [(task.id, words_of(task.instruction)) for task in tasks]
     counts = [Counter(words) for _, words in bags]
     alike = []
     for first, second in itertools.combinations(range(len(bags)), 2):
         (left_id, left), (right_id, right) = bags[first], bags[second]
         # Words in common, in any order, are the most a common subsequence can have.
+        shorter = min(len(left), len(right))
+        if 2 * shorter < 0.6 * (len(left) + len(right)):
+            continue
         most = 2 * (counts[first] & counts[second]).total() / (len(left) + len(right))
         if most >= 0.6 and rouge_l(left, right) >= 0.6:
             alike.append((left_id, right_id))
-    assert not alike
+    return alike
+
+
+# --- the coverage page -------------------------------------------------------------------------------
+
+
+def test_the_coverage_page_and_picture_are_up_to_date() -> None:
+    told = "run python tests/make_coverage.py"
+    text = make_coverage.PAGE.read_text(encoding="utf-8")
+    assert make_coverage.page(text, ALL) == text, told
+    assert make_coverage.PICTURE.read_text(encoding="utf-8") == make_coverage.picture(ALL), told
+    assert make_coverage.page(text, ALL[1:]) != text
+    assert make_coverage.picture(ALL[1:]) != make_coverage.picture(ALL)
+
+
+def test_the_picture_holds_every_number() -> None:
+    root = ET.fromstring(make_coverage.picture(ALL))  # noqa: S314 - our own
+    texts = Counter(node.text for node in root.iter("{http://www.w3.org/2000/svg}text"))
+    by_pair = Counter((seed.language, seed.kind) for seed in ALL)
+    sums = [*Counter(s.language for s in ALL).values(), *Counter(s.kind for s in ALL).values(), len(ALL)]
+    names = [seeds.LANGUAGES[language].display for language in {str(s.language) for s in ALL}]
+    kinds = {str(seed.kind) for seed in ALL}
+    assert texts == Counter([*map(str, by_pair.values()), *map(str, sums), *names, *kinds, "all", "all"])
+
+
+def test_the_example_of_the_page_is_right() -> None:
+    text = make_coverage.PAGE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a.toml").write_text(example, encoding="utf-8")
+        (case,) = seed_runner.read_cases(Path(folder))
+    assert seed_runner.run_case(case).state == "passed"
+    assert seed_runner.run_case(replace(case, run="input")).state == "failed"
+    assert not broken_rules([*ALL, replace(ALL[0], id=case.id, instruction=case.id)])

@@ -254,3 +254,39 @@ def test_an_installed_package_has_its_seeds_inside(tmp_path: Path, monkeypatch: 
     assert seeds.bundled() == (tmp_path / "seed_tasks").resolve()
     (tmp_path / "selfinstruct" / "seed_tasks").mkdir(parents=True)
     assert seeds.bundled() == (tmp_path / "selfinstruct" / "seed_tasks").resolve()
+
+
+# --- topics ------------------------------------------------------------------------------------------
+
+
+def test_our_topics_are_known_unique_and_many() -> None:
+    topics = seeds.load_topics()
+    assert set(topics) <= {"general", *seeds.LANGUAGES}
+    assert len(topics["general"]) >= 150
+    for name, subjects in topics.items():
+        assert len(subjects) >= 12, name
+        assert len({subject.casefold() for subject in subjects}) == len(subjects), name
+        for subject in subjects:
+            assert subject == " ".join(subject.split()), subject
+            assert 1 <= len(subject.split()) <= 6, subject
+
+
+def test_a_folder_without_topics_has_none(tmp_path: Path) -> None:
+    assert seeds.load_topics(tmp_path) == {}
+
+
+def test_topics_are_no_tasks(tmp_path: Path) -> None:
+    write(tmp_path, "topics.toml", "sql = ['joins']\n")
+    write(tmp_path, "a.toml", "[[task]]\nid = 'x'\ninstruction = 'a'\noutput = 'b'\n")
+    assert seeds.load_topics(tmp_path) == {"sql": ["joins"]}
+    assert [seed.id for seed in seeds.load(tmp_path)] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "text", [b"sql = 'joins'", b"sql = []", b"sql = [1]", b"[sql]\na = ['b']", b"sql = [", b"\xff"]
+)
+def test_broken_topics_are_told(tmp_path: Path, text: bytes) -> None:
+    write(tmp_path, "topics.toml", text)
+    with pytest.raises(InputError, match=r"topics\.toml: ") as caught:
+        seeds.load_topics(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -156,19 +156,19 @@ def test_what_a_full_disk_tore_is_taken_back_and_the_log_goes_on(
     log = AppendLog(tmp_path / "log")
     assert list(log.read()) == []
     log.append({"k": 0})
-    write = os.pwrite
+    write = os.write
     room = 7
 
-    def full(descriptor: int, data: bytes, offset: int) -> int:
+    def full(descriptor: int, data: bytes) -> int:
         nonlocal room
         if room == 0:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written = write(descriptor, data[:room], offset)
+        written = write(descriptor, data[:room])
         room -= written
         return written
 
     with monkeypatch.context() as patched:
-        patched.setattr(os, "pwrite", full)
+        patched.setattr(os, "write", full)
         with pytest.raises(StoppedEarly) as error:
             log.append({"k": 1, "long": "x" * 100})
     assert "No space left" in told(error)
@@ -180,8 +180,8 @@ def test_what_a_full_disk_tore_is_taken_back_and_the_log_goes_on(
 
 
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:3], offset))
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))
     log = AppendLog(tmp_path / "log")
     assert list(log.read()) == []
     for value in VALUES:
