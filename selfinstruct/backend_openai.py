@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import threading
 import time
 import weakref
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from selfinstruct.errors import BackendError, InputError, RequestRefused, SelfInstructError, Transient
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     import openai
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 OFFICIAL_URL = "https://api.openai.com/v1"
 MAX_BODY = 8 * 1024 * 1024  # bytes; the longest honest answers are a hundred times smaller
+MAX_FILE = 4 * 1024**3  # bytes of a batch's answers; one batch has at most 50,000
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 QUIET_LOGGERS = ("openai", "httpx2", "httpcore2")  # below WARNING they tell addresses and headers
 
@@ -86,7 +89,7 @@ class OpenAIBackend:
         basic = b64encode(":".join(login).encode()).decode() if login else ""
         # Shorter ones would blot out words of the messages that they are looked for in.
         self._secrets = tuple(secret for secret in (key, basic, *(login or ())) if len(secret) >= 4)
-        self._on_headers = on_headers
+        self.on_headers = on_headers
         self._lock = threading.Lock()
         self._left_out: frozenset[str] = frozenset()
         self._told: set[str] = set()
@@ -141,11 +144,7 @@ class OpenAIBackend:
             response = self._post(path, body)
             if response.is_success:
                 break
-            refusal = Refusal.read(response.status_code, response.content, self._secrets)
-            field = refused_field(refusal, body, request)
-            if field is None:
-                raise error_of_status(refusal, response.headers, self.url, self.model, has_key=self._has_key)
-            self._leave_out(field, refusal)
+            self._learn(response.status_code, response.content, response.headers, body, request)
         if not self._replied and "text/html" in response.headers.get("content-type", ""):
             raise BackendError(f"{self.url} answers with a web page; check --base-url, it often ends in /v1")
         seconds = time.monotonic() - started
@@ -154,6 +153,53 @@ class OpenAIBackend:
         if reply.usage.completion == 0 and any(choice.text for choice in reply.choices):
             self._warn("usage", f"{self.url} reports no token counts: limits and costs in tokens cannot hold")
         return reply
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The fields that the server is known not to take."""
+        return self._left_out
+
+    def leave_out(self, fields: Iterable[str]) -> None:
+        """Never send these fields (learnt in an earlier sitting)."""
+        with self._lock:
+            self._left_out |= frozenset(fields)
+
+    def read(self, request: Request, status: int, content: bytes, left_out: frozenset[str]) -> Reply | None:
+        """An answer that came in a batch's file instead of over `complete`.
+
+        Args:
+            request: what was asked; the texts of its prompt do not matter.
+            status: of the answer.
+            content: its body.
+            left_out: the fields that had been left out of the request.
+
+        Returns:
+            The reply, or None if the server wants a field left out: ask again, `left_out` tells it now.
+
+        Raises:
+            SelfInstructError: as `complete`.
+        """
+        if status == 200:
+            return read_reply(content, request, left_out, seconds=0.0, secrets=self._secrets)
+        self._learn(status, content, {}, request_body(self.model, request, left_out)[1], request)
+        return None
+
+    def ask(self, call: Callable[[openai.OpenAI], T], missing: str = "") -> T:
+        """What `call` gets from the configured client at other endpoints; its errors become ours.
+
+        Args:
+            call: asks one thing.
+            missing: what to say of a server that does not have the endpoint.
+        """
+        import httpx2
+
+        answer = self._try(lambda: call(self._client))
+        if not isinstance(answer, httpx2.Response):
+            return answer
+        refusal = Refusal.read(answer.status_code, answer.content, self._secrets)
+        if missing and answer.status_code in (404, 405, 501):
+            raise BackendError(f"{self.url} {missing} (HTTP {answer.status_code}: {refusal.message})")
+        raise error_of_status(refusal, answer.headers, self.url, self.model, has_key=self._has_key)
 
     def close(self) -> None:
         """End all connections; requests under way fail as `Transient`. May be called twice."""
@@ -167,7 +213,13 @@ class OpenAIBackend:
         self._client.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
-        """The server's answer, whatever its status.
+        """The server's answer, whatever its status."""
+        import httpx2
+
+        return self._try(lambda: self._client.post(path, body=body, cast_to=httpx2.Response))
+
+    def _try(self, call: Callable[[], T]) -> T | httpx2.Response:
+        """What the call returns, or the server's refusal.
 
         No error of the client's is ever chained to ours: theirs hold the request with its headers.
         """
@@ -175,11 +227,13 @@ class OpenAIBackend:
         import openai
 
         try:
-            return self._client.post(path, body=body, cast_to=httpx2.Response)
+            return call()
         except openai.APIStatusError as error:
             return error.response
         except openai.APIConnectionError as error:
             failure = self._connection_failure(error.__cause__)
+        except httpx2.TransportError as error:  # while a long answer is read part by part
+            failure = self._connection_failure(error)
         except UnicodeEncodeError:
             failure = RequestRefused("the request holds half of a surrogate pair, which is no text")
         except SelfInstructError:
@@ -213,7 +267,14 @@ class OpenAIBackend:
             return Transient(f"{self.url} did not answer within {self.timeout:g} s", kind="timeout")
         return Transient(f"the connection to {self.url} was lost ({told})")
 
-    def _leave_out(self, field: str, refusal: Refusal) -> None:
+    def _learn(
+        self, status: int, content: bytes, headers: Mapping[str, str], body: dict[str, Any], request: Request
+    ) -> None:
+        """Leave out the field that the server refuses, or raise what its refusal stands for."""
+        refusal = Refusal.read(status, content, self._secrets)
+        field = refused_field(refusal, body, request)
+        if field is None:
+            raise error_of_status(refusal, headers, self.url, self.model, has_key=self._has_key)
         with self._lock:
             self._left_out |= {field}
         self._warn(field, f"{self.url} does not take `{field}` ({refusal.message}); going on without it")
@@ -237,17 +298,20 @@ class OpenAIBackend:
     def _receive(self, response: httpx2.Response) -> None:
         """Look at an answer before its body is read: limits, and no body without an end."""
         self._answered = True
-        if self._on_headers is not None:
+        if self.on_headers is not None:
             limits = {
                 name.lower(): value
                 for name, value in response.headers.items()
                 if name.lower().startswith(("x-ratelimit-", "retry-after"))
             }
             if limits:
-                self._on_headers(limits)
+                self.on_headers(limits)
         # A compressed body (against our word) can grow a thousandfold when it is read.
         most = MAX_BODY // 64 if response.headers.get("content-encoding") else MAX_BODY
-        response.stream = capped_stream()(response.stream, most, time.monotonic() + self.timeout)
+        until = time.monotonic() + self.timeout
+        if response.request.url.path.endswith("/content"):  # a file of many answers, read line by line
+            most, until = MAX_FILE, math.inf
+        response.stream = capped_stream()(response.stream, most, until)
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,11 +32,24 @@ def main() -> None:
     try:
         app()
     except SelfInstructError as error:
-        print(f"selfinstruct: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place for it
+        with contextlib.suppress(OSError):
+            print(f"selfinstruct: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place for it
         sys.exit(error.status)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: nothing is left to say, and nobody to hear it
         sys.exit(0)
+    finally:
+        _give_up_unwritten_talk()
+
+
+def _give_up_unwritten_talk() -> None:
+    """What a full disk did not take of stderr would turn the exit status into 120 when Python ends."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the very end
+    except ValueError:
+        pass  # closed above
 
 
 def _one_line(text: str) -> str:
@@ -132,7 +147,9 @@ def generate(
     ] = None,
     lookahead: Annotated[
         int | None,
-        typer.Option(help="Indices that may be planned ahead. [default: 8 for local, else 256]"),
+        typer.Option(
+            help="Indices that may be planned ahead. [default: 8 for local, 2000 with --batch, else 256]"
+        ),
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Requests in flight. [default: 4 for local, 16 for openai]")
@@ -150,25 +167,41 @@ def generate(
     stall: Annotated[
         int | None, typer.Option(help="Stop when so many replies in a row bring no new task. [default: 200]")
     ] = None,
+    batch: Annotated[
+        bool | None,
+        typer.Option(
+            "--batch",
+            help="openai: ask in batches at half the price; leaves with status 3 while one is pending, run "
+            "again to go on.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool | None, typer.Option("--wait", help="With --batch: stay until the target is reached.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with the same names; a flag wins.")] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show settings, first prompt and estimate; ask the model nothing."),
     ] = False,
     log_format: Annotated[
-        Literal["text", "json"] | None, typer.Option(help="How progress is told. [default: text]")
+        Literal["text", "json"] | None,
+        typer.Option(help="How progress is told: words, or one JSON event a line. [default: text]"),
+    ] = None,
+    heartbeat: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Time between lines of progress where there is no terminal. [default: 30]"
+        ),
+    ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Keep the run's figures in a Prometheus text file (name it *.prom).")
     ] = None,
 ) -> None:
     """Make new tasks until the dataset holds --num of them. Run it again to go on where it stopped."""
     flags = {name: value for name, value in locals().items() if name not in {"config", "dry_run"}}
     from selfinstruct import commands
-    from selfinstruct.settings import make_settings
 
-    settings = make_settings(flags, config)
-    if dry_run:
-        commands.show_plan(settings)
-    else:
-        commands.run(settings)
+    commands.generate(flags, config, dry_run=dry_run)
 
 
 @app.command()

@@ -38,9 +38,9 @@ def seeds_list(
     """Count the seed tasks by language and kind, or print them as JSON."""
     import json
 
-    from selfinstruct import seed_table
+    from selfinstruct import seed_forms
 
-    chosen = seed_table.choose(
+    chosen = seed_forms.choose(
         _load(path),
         languages=[_known("language", word, find_language(word), LANGUAGES) for word in language or ()],
         kinds=[_known("kind", word, find_kind(word), KINDS) for word in kind or ()],
@@ -50,9 +50,9 @@ def seeds_list(
         ],
     )
     if as_json:
-        typer.echo(json.dumps([seed_table.as_row(seed) for seed in chosen], indent=2))
+        typer.echo(json.dumps([seed_forms.as_row(seed) for seed in chosen], indent=2))
     else:
-        typer.echo(seed_table.as_text(chosen))
+        typer.echo(seed_forms.as_text(chosen))
 
 
 @seeds_app.command("check")

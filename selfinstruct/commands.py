@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -19,121 +20,84 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from selfinstruct import display, report
-from selfinstruct.calls import estimate_tokens
 from selfinstruct.dataset import read_dataset, run_directory_of
 from selfinstruct.errors import InputError, SelfInstructError, StoppedEarly
+from selfinstruct.metrics import MetricsFile
 from selfinstruct.pool import Pool
+from selfinstruct.prices import estimate, find_price
 from selfinstruct.records import Candidate, Reply, Request, row_id
 from selfinstruct.session import Session, expected_indices, load_seeds, make_pool, open_backend, open_session
-from selfinstruct.settings import Settings
-
-HEARTBEAT = 30.0  # seconds between lines of progress where there is no terminal
-
-
-class Talk:
-    """Progress for a person (a bar on a terminal, a line now and then elsewhere) or a machine (JSON lines)."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._json = settings.log_format == "json"
-        self._bar: tqdm[Any] | None = None
-        self._terminal = sys.stderr.isatty()
-        self._spoke = monotonic()
-
-    def say(self, text: str, event: str = "note", **facts: object) -> None:
-        """One line, above the bar if there is one."""
-        told = {"event": event, "message": text, **facts}
-        text = json.dumps(told) if self._json else display.printable(text)
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - talk
-
-    def begin(self, session: Session) -> None:
-        """Open the bar."""
-        self._spoke = monotonic()
-        if self._terminal and not self._json:
-            self._bar = tqdm(total=session.settings.num, initial=session.run.size, unit="task", smoothing=0.1)
-
-    def progress(self, session: Session) -> None:
-        """Tell where the run stands; called at least twice a second."""
-        rejected = sum(session.rejected.values())
-        in_flight = session.calls.in_flight if session.calls else 0
-        usage = session.run.totals.usage
-        if self._bar is not None:
-            self._bar.n = session.run.size
-            self._bar.set_postfix_str(
-                f"{rejected} rejected, {in_flight} in flight, {usage.prompt + usage.completion} tokens"
-            )
-        elif monotonic() >= self._spoke + HEARTBEAT:
-            self._spoke = monotonic()
-            self.say(
-                f"{session.run.size} of {session.settings.num} tasks, {rejected} rejected, {in_flight} in flight",
-                "progress",
-                **facts(session),
-            )
-
-    def end(self) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+from selfinstruct.settings import Settings, make_settings
+from selfinstruct.talk import Talk, facts, warnings_told
 
 
-def facts(session: Session) -> dict[str, object]:
-    """The state of a session as JSON fields; the names are stable."""
-    totals = session.run.totals
-    return {
-        "rows": session.run.size,
-        "target": session.settings.num,
-        "accepted": session.accepted,
-        "rejected": session.rejected,
-        "requests": totals.requests,
-        "failures": dict(totals.failures),
-        "prompt_tokens": totals.usage.prompt,
-        "completion_tokens": totals.usage.completion,
-        "cost": round(totals.cost, 6),
-        "seconds": round(monotonic() - session.began, 1),
-    }
-
-
-def run(settings: Settings) -> None:
-    """`selfinstruct generate`: work to the target, tell how it goes, end with a summary.
+def generate(flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> None:
+    """`selfinstruct generate`: settings from flags and a file, then the run or its plan.
 
     Raises:
-        SelfInstructError: with the exit status; the summary has been told before.
+        SelfInstructError: with the exit status. With `--log-format json` it is told here, as the last event.
+        SystemExit: then.
     """
-    talk = Talk(settings)
-    with _signals_end_the_setup(), open_session(settings) as session:
+    talk = Talk(as_json=flags.get("log_format") == "json")
+    try:
+        settings = make_settings(flags, config)
+        if dry_run:
+            show_plan(settings)
+        else:
+            talk = Talk(as_json=settings.log_format == "json", heartbeat=settings.heartbeat)
+            with warnings_told(talk):
+                _run(settings, talk)
+    except SelfInstructError as error:
+        if not talk.as_json:
+            raise
+        if not talk.ended:
+            talk.end_event(error, " ".join(str(error).split()))
+        sys.exit(error.status)
+    except Exception as error:
+        if not talk.as_json:
+            raise
+        talk.say(f"a bug: {error!r}", "failed", status=1, traceback=traceback.format_exc())
+        sys.exit(1)
+
+
+def _run(settings: Settings, talk: Talk) -> None:
+    """Work to the target, tell how it goes, end with a summary."""
+    signals = _Signals(talk)
+    with _handling(signals), open_session(settings) as session:
+        metrics = MetricsFile(settings.metrics_file, session, talk.say)
         if session.run.size >= settings.num:
-            talk.say(
-                f"{settings.output}: holds {session.run.size} tasks, the target is {settings.num}: nothing to do"
-            )
+            done = f"{settings.output}: holds {session.run.size} tasks, the target is {settings.num}: nothing to do"
+            talk.end_event(None, done, **facts(session))
+            metrics.end(0)
             return
         if session.run.size:
             talk.say(f"{settings.output}: going on after {session.run.size} tasks")
+        status = 1  # whatever is not told below is a bug
         try:
+            signals.opening = True
             with open_backend(settings, talk.say) as backend:
+                signals.session = session
                 talk.begin(session)
-                with _signals_stop(session):
-                    for _ in session.events(backend):
-                        talk.progress(session)
+                for commit in session.events(backend, talk.say):
+                    metrics.progress(decided=commit is not None)
+                    talk.progress(session)
                 talk.progress(session)
+            status = 0
         except SelfInstructError as error:
+            status = error.status
             talk.end()
             _summarise(talk, session, error)
             raise
         finally:
             talk.end()
+            metrics.end(status)
         _summarise(talk, session, None)
 
 
 def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) -> None:
     settings, totals = session.settings, session.run.totals
     seconds = monotonic() - session.began
-    event = "complete" if error is None else "stopped" if isinstance(error, StoppedEarly) else "failed"
     rejected = sum(session.rejected.values())
     why = (
         f" ({display.counts(dict(sorted(session.rejected.items(), key=lambda item: -item[1])))})"
@@ -160,55 +124,55 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
             f"next       selfinstruct show {settings.output}; selfinstruct show {settings.output} --rejected; "
             f"selfinstruct generate -n {2 * settings.num} ... to go on"
         )
-    if talk._json:  # noqa: SLF001 - the same module
-        talk.say("" if error is None else str(error), event, **facts(session))
+    if talk.as_json:
+        held = f"{settings.output}: holds {session.run.size} tasks"
+        talk.end_event(error, " ".join(str(error or held).split()), **facts(session))
         return
     for line in lines:
         talk.say(line)
 
 
-@contextmanager
-def _signals_end_the_setup() -> Iterator[None]:
-    """Before anything is asked, a signal simply ends the command, with status 3."""
+class _Signals:
+    """What a signal does: while the run is being opened it ends the command with status 3.
 
-    def handler(number: int, _: FrameType | None) -> None:
-        raise StoppedEarly(f"stopped by {signal.Signals(number).name}; run the same command again to go on")
+    Later the first one drains the run, and a second one ends the process at once with 128 + its number.
+    """
 
-    with _handling(handler):
-        yield
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+        self.opening = False  # whether a backend is coming up: it may have children to end
+        self.session: Session | None = None  # from the moment on that requests are sent
+        self.seen = 0
 
-
-@contextmanager
-def _signals_stop(session: Session) -> Iterator[None]:
-    """The first signal drains the run, the second ends the process at once with 128 + its number."""
-    seen = 0
-
-    def handler(number: int, _: FrameType | None) -> None:
-        nonlocal seen
-        seen += 1
-        if seen > 1:
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        self.seen += 1
+        why = f"stopped by {signal.Signals(number).name}; run the same command again to go on"
+        if self.session is None and not self.opening:
+            # No exception: raised inside an import or a callback it might be swallowed. A kill is safe here.
+            self.talk.last_words(why)
+            os._exit(StoppedEarly.status)
+        if self.seen > 1:
             os._exit(128 + number)  # every reply and decision is on the disk already
-        name = signal.Signals(number).name
+        if self.session is None:
+            raise StoppedEarly(why)
         # Not here: the main thread may hold the very lock that stopping needs.
-        threading.Thread(
-            target=session.stop,
-            args=(f"stopped by {name}; run the same command again to go on",),
-            daemon=True,
-        ).start()
-
-    with _handling(handler):
-        yield
+        threading.Thread(target=self.session.stop, args=(why,), daemon=True).start()
 
 
 @contextmanager
-def _handling(handler: Any) -> Iterator[None]:
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), handler) for name in names}
+def _handling(handler: _Signals) -> Iterator[None]:
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What the caller chose to ignore stays ignored: that is how nohup works.
+    before = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
-        for name, old in before.items():
-            signal.signal(getattr(signal, name), old)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 class _Asked(Exception):
@@ -234,9 +198,9 @@ def show_plan(settings: Settings) -> None:
     except _Asked as asked:
         request = asked.request
     shown = settings.model_dump(mode="json", exclude_none=True, exclude={"base_url"})
-    if settings.base_url:  # without a user and password that it may hold
+    if settings.base_url:  # without what may be secret in it: user, password and query
         address = urlsplit(settings.base_url)
-        shown["base_url"] = address._replace(netloc=address.netloc.rpartition("@")[2]).geturl()
+        shown["base_url"] = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
     out = [
         f"{name.replace('_', '-')} = {json.dumps(value)}"
         for name, value in shown.items()
@@ -244,16 +208,8 @@ def show_plan(settings: Settings) -> None:
     ]
     out += ["", f"--- the first prompt ({settings.endpoint}) ---"]
     out += [f"[{role}]\n{content}" for role, content in request.messages] or [request.prompt or ""]
-    prompt, completion = estimate_tokens(request)
-    indices = expected_indices(settings)
-    calls = indices * (2.5 if settings.recipe == "staged" else 1)
-    out += [
-        "--- estimate ---",
-        (
-            f"about {calls:.0f} requests for {settings.num} tasks; at most {round(calls * prompt)} tokens read "
-            f"and {round(calls * completion)} written"
-        ),
-    ]
+    out += ["--- estimate ---"]
+    out += estimate(settings, expected_indices(settings), request, find_price(settings))
     print(display.printable("\n".join(out)))  # noqa: T201 - data
 
 

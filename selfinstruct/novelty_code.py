@@ -80,11 +80,10 @@ _PLACES = (
     "this",
     "following",
 )
-_BEFORE = "|".join(rf"(?<=\b{place}\s)" for place in _PLACES)
-_NOUNS = "program|code|function|script|snippet|method|class|language|struct|application|app|library|compiler"
-_AMBIGUOUS = re.compile(
-    rf"(?:(?:{_BEFORE})(?:{_CAPITALS})\b(?![+#'\u2019.]\w)(?![+#])"
-    rf"|\b(?:{_CAPITALS})(?=\s+(?:{_NOUNS})\b))"
+_NAME = re.compile(rf"\b(?:{_CAPITALS})\b(?![+#]|['\u2019.]\w)")
+_BEFORE = re.compile(r"\b(?:in|to|from|into|using)\s\Z")
+_AFTER = re.compile(
+    r"\s+(?:program|code|function|script|snippet|method|class|language|struct|application|app|library|compiler)\b"
 )
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # written without spaces
 _TOKEN = re.compile(
@@ -98,6 +97,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
+_HUMPED = re.compile(r"[a-z][A-Z]")
 _HUMP = re.compile(r"(?<![^\W_])([a-z]+)((?:[A-Z][a-z0-9]+)+)\b")
 _CAPITAL = re.compile(r"(?=[A-Z])")
 _QUOTED = re.compile(
@@ -164,9 +164,14 @@ def split_words(text: str) -> tuple[list[str], tuple[str, ...]]:
     scripts without spaces are read character by character.
     """
     text = unicodedata.normalize("NFKC", text)
-    named: dict[int, str] = {found.start(): found.group().lower() for found in _AMBIGUOUS.finditer(text)}
-    text = "".join(f" \x00{named[at]} " if at in named else part for at, part in _cut(text, named))
-    text = _HUMP.sub(lambda found: found[1] + " " + " ".join(_CAPITAL.split(found[2])[1:]), text).lower()
+    named = {
+        found.start(): found.group().lower() for found in _NAME.finditer(text) if _is_language(text, found)
+    }
+    if named:
+        text = "".join(f" \x00{named[at]} " if at in named else part for at, part in _cut(text, named))
+    if _HUMPED.search(text):
+        text = _HUMP.sub(lambda found: found[1] + " " + " ".join(_CAPITAL.split(found[2])[1:]), text)
+    text = text.lower()
     words: list[str] = []
     languages: list[str] = []
     for found in _TOKEN.finditer(text):
@@ -182,6 +187,12 @@ def split_words(text: str) -> tuple[list[str], tuple[str, ...]]:
         else:
             words.append(word.replace("\u2019", "'"))
     return words, tuple(languages)
+
+
+def _is_language(text: str, name: re.Match[str]) -> bool:
+    """Whether a name that is a word or a letter too stands where a language is due."""
+    before = _BEFORE.search(text, max(0, name.start() - 8), name.start())
+    return before is not None or _AFTER.match(text, name.end()) is not None
 
 
 def _cut(text: str, named: dict[int, str]) -> list[tuple[int, str]]:

@@ -5,7 +5,6 @@ Only the arithmetic, of one pair or of one sequence with many; pools and duplica
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -15,15 +14,16 @@ from rapidfuzz.distance import LCSseq
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
-_HISTORIC_TOKEN = re.compile(r"[a-z0-9]+")
-
 
 def tokenize(text: str) -> list[str]:
-    """The tokens of `text` as rouge_score 0.1.2 makes them without a stemmer.
+    """The tokens of `text` as rouge_score makes them without a stemmer: its own function defines them.
 
     Lower case, then every run of a-z and 0-9; anything else only separates.
     """
-    return _HISTORIC_TOKEN.findall(text.lower())
+    from rouge_score.tokenize import tokenize as historic_tokens
+
+    tokens: list[str] = historic_tokens(text, None)
+    return tokens
 
 
 def fmeasure(common: int, length: int, other: int) -> float:

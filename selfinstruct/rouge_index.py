@@ -264,8 +264,9 @@ class RougeIndex:
         """
         first = self._postings[-1].end if self._postings else 0
         new = self._count - first
-        enough = new * 8 > first if ratio == _FEW else 4 * new > self._scanned  # a batch is as large itself
-        if enough and (new > self._scanned or ratio != _FEW):
+        # A batch scans them for each of its thousands of queries: there postings pay sooner.
+        bearable = self._scanned // 4 if ratio == _MANY else max(self._scanned, first // 8)
+        if new > bearable:
             while self._postings and self._postings[-1].end - self._postings[-1].first <= ratio * (
                 self._count - first
             ):

@@ -1,7 +1,7 @@
 """The run directory: the truth of a run as append-only logs, and the dataset that follows from them.
 
 Decides nothing about candidates; `pool.py` does. Everything here happens on the main thread but
-`keep_reply` and `keep_failure`, which workers call.
+`keep_reply`, `keep_failure` and `note_sent`, which workers call.
 
 Journal lines, in order:
     {"adopted": {row}}                 a row that stood in the dataset before (or that the user wrote)
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from time import monotonic, time
 from typing import Any
 
@@ -111,6 +112,7 @@ def commit_of(line: JSON) -> Commit:
 class Totals:
     """What the run has cost so far, all its sittings together."""
 
+    lines: int = 0
     requests: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
@@ -118,6 +120,7 @@ class Totals:
 
     def add(self, line: JSON) -> None:
         """Count a line of the replies log."""
+        self.lines += 1
         self.requests += "text" in line
         if "text" not in line:
             self.failures[line.get("failed") or line.get("refused") or "unknown"] += 1
@@ -144,6 +147,7 @@ class RunDirectory:
         self._counting = threading.Lock()
         self.totals = Totals()
         self.stored: dict[str, JSON] = {}
+        self.barren = 0  # decided indices in a row without an accepted task, at the end of the journal
         self._rows: list[Row] = []  # as the logs have it, oldest first
         self._noted = False  # whether this run's target is on the disk
         self._published = 0  # how many of them the dataset has, or had
@@ -156,6 +160,8 @@ class RunDirectory:
             opened.callback(self._journal.close)
             self._replies = AppendLog(self.path / "replies.jsonl")
             opened.callback(self._replies.close)
+            self._sent = AppendLog(self.path / "sent.jsonl")
+            opened.callback(self._sent.close)
             self._opened = opened.pop_all()
 
     @property
@@ -207,12 +213,29 @@ class RunDirectory:
                 commit = commit_of(line)
                 self._rows += [decision.candidate.row for decision in commit.decisions if decision.accepted]
                 following = commit.k + commit.done
+                self.barren = 0 if any(d.accepted for d in commit.decisions) else self.barren + 1
                 yield commit
-        for line in self._replies.read():
+        known, *sent = list(self._sent.read()) or [0]
+        answered: Counter[str] = Counter()
+        for number, line in enumerate(self._replies.read()):
             self.totals.add(line)
+            if number >= known:
+                answered[line["key"]] += 1
             if "failed" not in line and int(line["key"].partition(".")[0]) >= following:
                 self.stored[line["key"]] = line
+        self._settle(sent, answered)
         yield from self._reconcile()
+
+    def _settle(self, sent: list[JSON], answered: Counter[str]) -> None:
+        """Count requests that were under way when the process was killed as spent: they may be on the bill."""
+        for key, digest, cost in sent:
+            if answered[key]:
+                answered[key] -= 1
+            else:
+                error = Transient("the process was killed while the request was under way", "killed")
+                self.keep_failure(key, digest, error, cost)
+        self._sent.clear()
+        self._sent.append(self.totals.lines)
 
     def _forget(self, identity: str) -> None:
         for number, row in enumerate(self._rows):
@@ -263,22 +286,34 @@ class RunDirectory:
             b'{"rows": %d, "target": %d}\n' % (self._published, self._settings.num),
         )
 
-    def keep_reply(self, key: str, digest: str, reply: Reply) -> None:
-        """Log what was bought. Safe from any thread."""
+    def keep_reply(self, key: str, digest: str, reply: Reply) -> JSON:
+        """Log what was bought and return the line. Safe from any thread."""
         line: dict[str, Any] = {"key": key, "request": digest, **asdict(reply.choices[0])}
         if reply.choices[1:]:
             line["others"] = [asdict(choice) for choice in reply.choices[1:]]
         line |= {"usage": asdict(reply.usage), "model": reply.model, "seconds": round(reply.seconds, 3)}
         line |= {"cost": reply.cost, "time": int(time())}
-        self._log(line)
+        return self._log(line)
 
-    def _log(self, line: JSON) -> None:
+    def _log(self, line: JSON) -> JSON:
         with self._counting:
             self._replies.append(line)
             self.totals.add(line)
+        return line
 
-    def keep_failure(self, key: str, digest: str, error: Transient | RequestRefused, cost: float) -> None:
-        """Log a call that brought nothing, with what it may have cost. Safe from any thread."""
+    def note_sent(self, key: str, digest: str, cost: float) -> None:
+        """Log that a request goes out, which at worst costs so much: a kill must not make it free."""
+        self._sent.append([key, digest, cost])
+
+    def sync_replies(self) -> None:
+        """Wait until the disk has all replies."""
+        self._replies.sync()
+
+    def keep_failure(self, key: str, digest: str, error: Transient | RequestRefused, cost: float) -> JSON:
+        """Log a call that brought nothing, with what it may have cost, and return the line.
+
+        Safe from any thread.
+        """
         name = {"failed": error.kind} if isinstance(error, Transient) else {"refused": error.reason}
         line = {
             "key": key,
@@ -288,14 +323,19 @@ class RunDirectory:
             "cost": cost,
             "time": int(time()),
         }
-        self._log(line)
+        return self._log(line)
 
-    def commit(self, commit: Commit) -> None:
+    def commit(self, *commits: Commit) -> None:
         """Make decisions durable, then let the dataset follow (at once, or soon when it has grown large)."""
         self._replies.sync()
-        self._journal.append(commit.line())
+        self._journal.append(*(commit.line() for commit in commits))
         self._journal.sync()
-        self._rows += [decision.candidate.row for decision in commit.decisions if decision.accepted]
+        for commit in commits:
+            self._rows += [decision.candidate.row for decision in commit.decisions if decision.accepted]
+        if commit.done:
+            for step in count():  # replies that a run in batches reads more than once
+                if self.stored.pop(f"{commit.k}.{step}", None) is None:
+                    break
         if monotonic() >= self._publish_after:
             self.publish()
 

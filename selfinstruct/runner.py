@@ -10,19 +10,41 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
-from selfinstruct.calls import ATTEMPTS, Calls, Stopping
+from selfinstruct.calls import ATTEMPTS, Noted, Stopping
 from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
 from selfinstruct.pool import Pool
 from selfinstruct.records import Candidate, Rejection, Reply, Request
 from selfinstruct.rundir import Commit, RunDirectory
 from selfinstruct.sampling import Sampler
 from selfinstruct.seams import Plan, Recipe
+from selfinstruct.store import DiskFull
 
+GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
 TICK = 0.5  # seconds after which the caller gets a sign of life
+
+
+class Asking(Protocol):
+    """The way to the backend, as the loop sees it: `calls.Calls`, or `batch.BatchCalls`."""
+
+    why_stopped: str | None
+
+    def complete(self, key: str, request: Request) -> Reply:
+        """Answer a request; called from worker threads."""
+
+    def stop(self, why: str) -> None:
+        """Send nothing more."""
+
+    def check_time(self) -> None:
+        """Stop when the deadline has come."""
+
+
+def _nothing_to_settle() -> Iterator[None]:
+    raise AssertionError("only a run in batches has requests that wait for one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,10 @@ class Job:
     pool: Pool
     recipe: Recipe
     run: RunDirectory
-    calls: Calls
+    calls: Asking
+    settle: Callable[[], Iterator[None]] = _nothing_to_settle  # brings the replies that `Noted` tells of
+    spare: int = 0  # indices beyond what the target is expected to need: a round of batches may take a day
+    barren: int = 0  # decided indices in a row without an accepted task, before this sitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +113,8 @@ def generate(job: Job, start: int) -> Iterator[Commit | None]:
     """
     inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     work: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
-    width = min(job.lookahead, job.concurrency * 2)  # a worker whose retry waits holds a thread, but no slot
+    # A worker whose retry waits holds a thread, but no slot; on this machine nothing has to be retried.
+    width = min(job.lookahead, job.concurrency * (1 if job.expected_yield is None else 2))
     for _ in range(width):
         threading.Thread(target=_work, args=(job, work, inbox), daemon=True).start()
     try:
@@ -134,7 +160,8 @@ class _Line:
         self.unfinished = 0
         self.failure: BaseException | None = None
         self.stalled = False
-        self.barren = 0  # decided indices in a row without an accepted task
+        self.noted: list[Plan] = []  # wait for a reply that comes in a batch
+        self.barren = job.barren  # decided indices in a row without an accepted task
         self.decided = self.accepted = 0
 
     @property
@@ -155,7 +182,8 @@ class _Line:
         job = self.job
         if job.expected_yield is not None:
             per_index = (self.accepted + 5 * job.expected_yield) / (self.decided + 5)
-            width = min(width, math.ceil(1.2 * (job.target - job.run.size) / max(per_index, 0.05)))
+            missing = math.ceil(1.2 * (job.target - job.run.size) / max(per_index, 0.05)) + job.spare
+            width = min(width, missing - len(self.noted) - (len(self.done) if self.noted else 0))
         return min(width, job.lookahead - (self.following - job.pool.decided) + self.unfinished)
 
     def receive(self, outcome: Outcome) -> None:
@@ -163,31 +191,41 @@ class _Line:
         self.unfinished -= 1
         if outcome.error is None:
             self.done[outcome.k] = outcome
+        elif isinstance(outcome.error, Noted):
+            self.noted.append(self.plans[outcome.k])
         elif not isinstance(outcome.error, Stopping):
             self.failure = self.failure or outcome.error
-            if not isinstance(
-                outcome.error, StoppedEarly
-            ):  # replies that ran out did so for later indices only
+            # Replies that ran out did so for later indices only; others may still be asked for.
+            if isinstance(outcome.error, DiskFull) or not isinstance(outcome.error, StoppedEarly):
                 self.job.calls.stop(str(outcome.error))
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is an index to decide."""
+        return not self._closed() and self.job.pool.decided in self.done
+
     def commits(self) -> Iterator[Commit]:
-        """Decide the indices whose turn it is."""
-        job = self.job
-        while not self._closed() and (outcome := self.done.pop(job.pool.decided, None)) is not None:
-            commit = self._decide(outcome, self.plans.pop(outcome.k))
-            job.run.commit(commit)
-            yield commit
+        """Decide indices whose turn it is, and bring them to the disk together."""
+        job, group = self.job, list[Commit]()
+        missing = job.target - job.run.size
+        while missing > 0 and not self.stalled and len(group) < GROUP and job.pool.decided in self.done:
+            outcome = self.done.pop(job.pool.decided)
+            commit = self._decide(outcome, self.plans.pop(outcome.k), missing)
+            group.append(commit)
             got = sum(decision.accepted for decision in commit.decisions)
+            missing -= got
             self.decided += 1
             self.accepted += got
             self.barren = 0 if got else self.barren + 1
             if self.barren >= job.stall:
                 job.calls.stop("stalled")
                 self.stalled = True  # deciding what else is ready would make the journal depend on timing
+        if group:
+            job.run.commit(*group)
+        yield from group
 
-    def _decide(self, outcome: Outcome, plan: Plan) -> Commit:
+    def _decide(self, outcome: Outcome, plan: Plan, missing: int) -> Commit:
         job, decisions = self.job, []
-        missing = job.target - job.run.size
         for candidate in outcome.candidates[self.start :]:
             decision = job.pool.judge(candidate, plan.shots)
             job.pool.apply(decision)
@@ -223,14 +261,20 @@ def _loop(
                 line.plans[k] = job.sampler.plan(k, job.pool.view(k - job.lookahead))
                 work.put(line.plans[k])
                 line.unfinished += 1
+            if line.noted and not line.unfinished:  # nothing moves before the batch is there
+                yield from job.settle()
+                for plan in line.noted:
+                    work.put(plan)
+                line.unfinished, line.noted = len(line.noted), []
         try:
-            line.receive(inbox.get(timeout=TICK))
+            line.receive(inbox.get(timeout=0 if line.ready else TICK))
             while not inbox.empty():
                 line.receive(inbox.get())
         except queue.Empty:
             job.calls.check_time()
             yield None
-    yield from line.commits()
+    while line.ready:
+        yield from line.commits()
     if job.run.size >= job.target:
         return
     if line.stalled:

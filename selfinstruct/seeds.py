@@ -30,6 +30,7 @@ __all__ = [
     "LANGUAGES",
     "RUN_KEYS",
     "SEED_KEYS",
+    "SIDES",
     "TOPICS",
     "Placed",
     "Problem",
@@ -45,6 +46,7 @@ __all__ = [
 
 # Keys of a TOML task beside the fields of a Seed: how the tests run it. The loader passes them over.
 RUN_KEYS = ("setup", "check", "expect", "run")
+SIDES = ("output", "input", "both")  # of a task, that `run` can name
 
 SEED_KEYS = ("id", "language", "kind", "difficulty", "topic", "instruction", "input", "output")
 TOPICS = "topics.toml"  # of a folder: subjects to ask for, no tasks
@@ -289,6 +291,7 @@ def _seed(where: str, row: JSON, number: int, *, toml: bool) -> Iterator[Found]:
         problems += [
             f'unknown key "{key}"; known are {", ".join((*SEED_KEYS, *RUN_KEYS))}' for key in unknown
         ]
+        problems += _run_problems(fields)
     elif fields.get("id") in (None, ""):
         fields["id"] = f"seed-{number}"
     texts = {key: _text(fields, key, problems, toml=toml) for key in SEED_KEYS}
@@ -313,6 +316,18 @@ def _seed(where: str, row: JSON, number: int, *, toml: bool) -> Iterator[Found]:
         topic=texts["topic"] or None,
     )
     yield Placed(where, seed, row, sound=not problems)
+
+
+def _run_problems(fields: dict[str, JSON]) -> list[str]:
+    """What is wrong with the keys that tell how a task is run."""
+    problems = []
+    for key in RUN_KEYS:
+        value = fields.get(key, "")
+        if not isinstance(value, str):
+            problems.append(f"`{key}` must be text, not {type(value).__name__}")
+        elif key == "run" and key in fields and value not in SIDES:
+            problems.append(f'`run` is "{value}"; known are {", ".join(SIDES)}')
+    return problems
 
 
 def _text(fields: dict[str, JSON], key: str, problems: list[str], *, toml: bool) -> str:

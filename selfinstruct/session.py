@@ -8,15 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from selfinstruct import alpaca, filters, novelty, seeds
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
 from selfinstruct.pool import Pool, Rules
+from selfinstruct.prices import find_price
 from selfinstruct.recipes import make_recipe, prompts_digest
 from selfinstruct.records import Candidate, Rejection, Row, Seed
 from selfinstruct.rundir import Commit, RunDirectory
@@ -28,6 +29,10 @@ from selfinstruct.settings import Settings, make_settings
 from selfinstruct.syntax import check_syntax
 from selfinstruct.vocabulary import find_kind, find_language
 
+if TYPE_CHECKING:
+    from selfinstruct.batch import BatchCalls
+
+SPARE = 3  # indices that a round of batches asks for beyond what is expected to be needed
 GRACE = {"local": 0.0, "openai": 30.0, "replay": 60.0}  # seconds for requests in flight when a run stops
 ENGINE_LOG = "SELFINSTRUCT_ENGINE_LOG"  # names a file for the embedded engine's talk
 Progress = Callable[[str], None]
@@ -43,7 +48,7 @@ class Session:
     sampler: Sampler
     start: int
     began: float
-    calls: Calls | None = None
+    calls: Calls | BatchCalls | None = None
     stop_reason: str | None = None
     accepted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
@@ -55,14 +60,20 @@ class Session:
         if self.calls is not None:
             self.calls.stop(why)
 
-    def events(self, backend: Backend) -> Iterator[Commit | None]:
+    def events(self, backend: Backend, say: Progress = lambda _: None) -> Iterator[Commit | None]:
         """Work until the target is reached; yields commits, and None now and then.
 
+        Args:
+            backend: answers requests.
+            say: is told what happens to batches.
+
         Raises:
+            InputError: requests of the run are in a batch, and the settings have none.
             StoppedEarly, BackendError: see `runner.generate`.
         """
         settings = self.settings
-        self.calls = Calls(backend, self.run, _limits(settings, self.began), _price(settings))
+        in_batches = self._batch_calls(backend, say) if settings.batch else None
+        self.calls = in_batches or self._calls(backend)
         if self.stop_reason is not None:
             self.calls.stop(self.stop_reason)
         job = Job(
@@ -78,12 +89,42 @@ class Session:
             run=self.run,
             calls=self.calls,
         )
+        if in_batches is not None:
+            job = replace(job, settle=in_batches.settle, spare=SPARE, barren=self.run.barren)
         try:
             for commit in run_loop(job, self.start):
                 self._count(commit)
                 yield commit
         finally:
+            if in_batches is not None:
+                in_batches.close()
+            elif isinstance(self.calls, Calls):
+                self.calls.give_up()
             self.run.publish()
+
+    def _calls(self, backend: Backend) -> Calls:
+        from selfinstruct.batch_log import read_open
+
+        if pending := read_open(self.run.path):
+            raise InputError(
+                f"{self.run.path}: {sum(len(batch.requests) for batch in pending.values())} requests are pending "
+                "in a batch and would be paid twice; go on with --batch (or give them up: move batches.jsonl away)"
+            )
+        calls = Calls(backend, self.run, _limits(self.settings, self.began), find_price(self.settings))
+        if self.settings.backend == "openai":
+            from selfinstruct.backend_openai import OpenAIBackend
+
+            if isinstance(backend, OpenAIBackend):
+                backend.on_headers = calls.hear
+        return calls
+
+    def _batch_calls(self, backend: Backend, say: Progress) -> BatchCalls:
+        from selfinstruct.backend_openai import OpenAIBackend
+        from selfinstruct.batch import BatchCalls
+
+        assert isinstance(backend, OpenAIBackend)  # noqa: S101 - the settings see to it
+        limits, price = _limits(self.settings, self.began), find_price(self.settings)
+        return BatchCalls(backend, self.run, limits, price, wait=self.settings.wait, say=say)
 
     def _count(self, commit: Commit | None) -> None:
         for decision in commit.decisions if commit else ():
@@ -110,24 +151,6 @@ def _expected_yield(settings: Settings) -> float | None:
     if settings.backend != "openai":
         return None
     return settings.num / expected_indices(settings)
-
-
-def _price(settings: Settings) -> Callable[[int, int, int], float] | None:
-    prices = settings.prices
-    if prices is None:
-        if settings.max_cost is not None and settings.backend == "openai":
-            raise InputError(
-                "--max-cost: the price of this model is not known; give it in the --config file: "
-                "[prices] input = DOLLARS, output = DOLLARS, each for a million tokens"
-            )
-        return None
-    cached_price = prices.input if prices.cached is None else prices.cached
-
-    def price(prompt: int, completion: int, cached: int) -> float:
-        fresh = (prompt - cached) * prices.input
-        return (fresh + cached * cached_price + completion * prices.output) / 1e6
-
-    return price
 
 
 def load_seeds(settings: Settings) -> tuple[list[Seed], Sampler]:
@@ -200,7 +223,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
     """
     began = monotonic()
     loaded, sampler = load_seeds(settings)
-    _price(settings)
+    find_price(settings)
     pool = make_pool(settings, loaded)
     run = RunDirectory(settings, {"seeds": seeds.digest(loaded), "prompts": prompts_digest()})
     try:
@@ -238,13 +261,26 @@ def _make_backend(settings: Settings, say: Progress) -> Backend:
     from selfinstruct import weights
     from selfinstruct.backend_local import LocalBackend
 
-    path = weights.resolve(settings.model or "")
+    path = weights.resolve(settings.model or "", _tenths(say) if settings.log_format == "json" else None)
     known = weights.catalogue().get(settings.model or "")
     if known is not None:
         say(f"{known.alias}: {known.note}")
     say(f"starting {settings.model} on this machine")
     log = os.environ.get(ENGINE_LOG)
     return LocalBackend(path, alias=settings.model, concurrency=width, log=Path(log) if log else None)
+
+
+def _tenths(say: Progress) -> Callable[[int, int], None]:
+    """Tells a download as notes, one for each tenth."""
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if total and (tenth := done * 10 // total) > told:
+            told = tenth
+            say(f"fetching the model: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    return tell
 
 
 def generate(config: str | Path | None = None, **settings: Any) -> Iterator[Row]:

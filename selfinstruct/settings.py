@@ -29,6 +29,10 @@ SHAPING = (
     "only_language", "only_kind", "weights",
 )  # fmt: skip
 
+# `staged` asks for these less often than the seeds have them: they need an input of several parts, or a
+# judgement that small models are poor at. A weight of the user's own replaces this table.
+STAGED_KINDS = {"revise": 0.1, "summarise": 0.1, "predict": 0.3, "review": 0.5, "choose": 0.5, "design": 0.5}
+
 
 class Prices(BaseModel):
     """Dollars per million tokens, where the user knows them better than any table."""
@@ -82,6 +86,10 @@ class Settings(BaseModel):
     stall: int = Field(default=200, ge=1)
     prices: Prices | None = None
     log_format: Literal["text", "json"] = "text"
+    batch: bool = False
+    wait: bool = False
+    heartbeat: float = Field(default=30.0, gt=0)
+    metrics_file: Path | None = None
 
     @field_validator("output")
     @classmethod
@@ -111,6 +119,10 @@ class Settings(BaseModel):
             raise ValueError(f"model: the backend {self.backend} needs it: --model with {needs}")
         if self.base_url and self.backend != "openai":
             raise ValueError(f"base_url: only the backend openai has one, this is {self.backend}")
+        if self.batch and self.backend != "openai":
+            raise ValueError(f"batch: only the backend openai has batches, this is {self.backend}")
+        if self.wait and not self.batch:
+            raise ValueError("wait: it waits for batches: it goes with --batch only")
         for table in self.weights.values():
             if any(weight < 0 for weight in table.values()) or not any(table.values()):
                 raise ValueError("weights: no weight may be negative, and one must be above 0")
@@ -142,9 +154,11 @@ def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
     default("endpoint", "completions" if local else "chat")
     default("temperature", 0.8 if staged or local else 1.0)
     default("top_p", 0.95 if staged or local else 1.0)
-    default("max_output_tokens", 640 if local else 2048 if staged else 3072)
+    default("max_output_tokens", (640 if staged else 1024) if local else 2048 if staged else 3072)
+    if staged and not given.get("only_kind"):
+        given["weights"] = {"kind": STAGED_KINDS, **(given.get("weights") or {})}
     # Small: `staged` looks for duplicates before it spends more, and sees only what is this far behind.
-    default("lookahead", 8 if local else 256)
+    default("lookahead", 8 if local else 2000 if given.get("batch") else 256)
     default("concurrency", {"local": 4, "openai": 16}.get(str(backend), 1))
     return given
 

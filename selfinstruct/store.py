@@ -23,10 +23,14 @@ from selfinstruct.records import JSON
 LOCK_TRIES = 10  # a hundredth of a second apart
 
 
+class DiskFull(StoppedEarly):
+    """No room is left: what is bought from now on could not be kept."""
+
+
 def disk_error(path: Path, error: OSError) -> SelfInstructError:
     """The one line for a failed write: a full disk stops the run (status 3), a closed folder is status 2."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return StoppedEarly(
+        return DiskFull(
             f"{path}: {error.strerror}; all that was written before is kept: make room, run the same command again"
         )
     return InputError(f"{path}: cannot write: {error.strerror}; choose another --output or change its rights")
@@ -62,9 +66,11 @@ class AppendLog:
         if os.fstat(self._fd).st_size != self._end:
             os.ftruncate(self._fd, self._end)
 
-    def append(self, value: JSON) -> None:
-        """Write one line; it survives a kill of the process at once, a power cut after `sync`."""
-        line = json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    def append(self, *values: JSON) -> None:
+        """Write a line for each value; it survives a kill of the process at once, a power cut after `sync`."""
+        line = b"".join(
+            json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n" for value in values
+        )
         with self._mutex:
             try:
                 written = 0
@@ -83,6 +89,15 @@ class AppendLog:
             os.fsync(self._fd)
         except OSError as error:
             raise disk_error(self.path, error) from None
+
+    def clear(self) -> None:
+        """Begin anew with no line."""
+        with self._mutex:
+            try:
+                os.ftruncate(self._fd, 0)
+            except OSError as error:
+                raise disk_error(self.path, error) from None
+            self._end = 0
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

@@ -14,7 +14,7 @@ import warnings
 from selfinstruct.records import Candidate, Rejection
 
 _FENCE = re.compile(r"```([\w+#.-]*)[^\n]*\n(.*?)```", re.DOTALL)
-_PROSE_KINDS = {"explain", "review", "summarise", "predict", "choose", "design"}
+_PROSE_KINDS = {"explain", "review", "summarise", "predict", "choose", "design", "configure"}
 _PYTHON = {"python", "py", "python3"}
 
 

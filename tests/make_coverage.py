@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from selfinstruct import seeds  # noqa: E402 - a script that runs from a checkout
 from selfinstruct.records import Seed  # noqa: E402
-from selfinstruct.seed_table import count  # noqa: E402
+from selfinstruct.seed_forms import count  # noqa: E402
 
 PAGE = ROOT / "docs" / "seeds.md"
 PICTURE = ROOT / "docs" / "img" / "seeds.svg"

@@ -1,37 +1,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from conftest import numbered
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from scripted import PLAN, SHOTS, Pool, Script, made, run
 
 from selfinstruct import alpaca
-from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import (
-    INPUT_TEMPERATURE,
     LIST_SIZE,
-    OUTPUT_TEMPERATURE,
     TASKS_SCHEMA,
     make_recipe,
     prompt_text,
     prompts_digest,
 )
-from selfinstruct.records import Candidate, Choice, Rejection, Reply, Request, Seed
+from selfinstruct.records import Candidate, Choice, Reply
 from selfinstruct.seams import Plan
 from selfinstruct.settings import Settings, make_settings
 
-SHOTS = (
-    Seed("s1", "Sort a list\nin Python.", "", "sorted(x)", "python", "write", topic="sorting"),
-    Seed("s2", "Mend this query.", "SELEC 1", "SELECT 1", "sql", "fix"),
-    Seed("s3", "Say what it does:", "int x;", "It declares x."),
-)
-PLAN = Plan(7, SHOTS, "go", "write", "maps", seed=11)
 ROWS = [
     {"instruction": "Reverse a string in Go.", "input": "", "output": "func r(s string) string { return s }"},
     {"instruction": "Add the numbers.", "input": "1, 2", "output": "3"},
@@ -39,60 +29,9 @@ ROWS = [
 ]
 
 
-class Pool:
-    """A pool view that rejects the instructions it is told to."""
-
-    def __init__(self, *known: str) -> None:
-        self.known = known
-        self.judged: list[Candidate] = []
-
-    @property
-    def tasks(self) -> Sequence[Candidate]:
-        return ()
-
-    def judge_instruction(self, candidate: Candidate) -> Candidate | None:
-        self.judged.append(candidate)
-        if candidate.instruction in self.known:
-            return replace(candidate, rejection=Rejection("too_similar", {"score": 1.0}))
-        return None
-
-
-class Script:
-    """A `complete` that gives the next reply and keeps what was asked."""
-
-    def __init__(self, *replies: str | tuple[str, str] | Reply) -> None:
-        self.replies = list(replies)
-        self.asked: list[Request] = []
-
-    def __call__(self, request: Request) -> Reply:
-        self.asked.append(request)
-        reply = self.replies.pop(0)
-        if isinstance(reply, Reply):
-            return reply
-        return Reply((Choice(*reply),)) if isinstance(reply, tuple) else Reply((Choice(reply),))
-
-    def text(self, number: int) -> str:
-        request = self.asked[number]
-        assert (request.prompt is None) != (not request.messages)
-        return request.prompt or [content for role, content in request.messages if role == "user"][-1]
-
-
-def made(**flags: Any) -> Settings:
-    return make_settings({"backend": "openai", "model": "m", **flags})
-
-
-def run(settings: Settings, script: Script, plan: Plan = PLAN, pool: Pool | None = None) -> list[Candidate]:
-    found = make_recipe(settings)(plan, pool or Pool(), script)
-    assert not script.replies
-    return found
-
-
 def rows(candidates: list[Candidate]) -> list[dict[str, str]]:
     assert [candidate.rejection for candidate in candidates] == [None] * len(candidates)
     return [candidate.row for candidate in candidates]
-
-
-# --- code-alpaca --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
@@ -183,245 +122,6 @@ def test_prompts_of_different_indices_share_a_long_beginning(answer: str) -> Non
     assert all(script.text(0).startswith(head) for script in scripts)
 
 
-# --- staged -------------------------------------------------------------------------------------------
-
-LOCAL = make_settings({"temperature": 0.9, "max_output_tokens": 500})
-REMOTE = made(recipe="staged", temperature=0.9, max_output_tokens=500)
-BOTH = pytest.mark.parametrize("settings", [LOCAL, REMOTE], ids=["completions", "chat"])
-
-
-@BOTH
-def test_instruction_then_output(settings: Settings) -> None:
-    local = settings.backend == "local"  # there the answer goes on after a fence that is already open
-    answer = "func vowels() {}\n" if local else "```go\nfunc vowels() {}\n```"
-    script = Script(" Count the vowels of a word in Go.\n", answer)
-    pool = Pool()
-    (found,) = run(settings, script, pool=pool)
-    assert found.rejection is None
-    assert found.row == {
-        "instruction": "Count the vowels of a word in Go.",
-        "input": "",
-        "output": "func vowels() {}",
-    }
-    assert (found.language, found.kind) == ("go", "write")
-    assert [candidate.instruction for candidate in pool.judged] == [found.instruction]
-    first, last = script.asked
-    assert (first.prompt is None) == (settings.endpoint == "chat")
-    assert (first.temperature, last.temperature) == (0.9, OUTPUT_TEMPERATURE)
-    assert last.max_tokens == 500
-    assert [role for role, _ in last.messages] == ["system", "user", "assistant"][: 3 if local else 2]
-    assert script.text(1) == "Count the vowels of a word in Go."
-    assert found.raw == answer
-    assert first.seed != last.seed
-
-
-@pytest.mark.parametrize(
-    ("kind", "language", "fence"),
-    [
-        ("write", "go", "```go\n"),
-        ("explain", "go", ""),
-        ("write", "text", ""),
-        ("write", None, ""),
-        (None, "go", ""),
-    ],
-)
-def test_the_embedded_engine_begins_code_within_an_open_fence(
-    kind: str | None, language: str | None, fence: str
-) -> None:
-    plan = replace(PLAN, kind=kind, language=language)
-    script = Script("Do.", f"{fence}x = 1\n")
-    (found,) = run(LOCAL, script, plan)
-    assert found.output == "x = 1"
-    assert found.rejection is None
-    request = script.asked[-1]
-    assert [content for role, content in request.messages if role == "assistant"] == (
-        [fence] if fence else []
-    )
-    assert request.stop == (("```",) if fence else ())
-    (empty,) = run(LOCAL, Script("Do.", ""), plan)
-    assert empty.output == ""
-    (cut,) = run(LOCAL, Script("Do.", ("x = ", "length")), plan)
-    assert cut.rejection == Rejection("cut_off", {"part": "output"})
-    remote = Script("Do.", "x")
-    run(REMOTE, remote, plan)
-    assert [role for role, _ in remote.asked[-1].messages] == ["system", "user"]
-
-
-@BOTH
-def test_the_list_of_the_prompt_goes_on_with_what_is_planned(settings: Settings) -> None:
-    script = Script("Do.", "x")
-    run(settings, script)
-    text = script.text(0)
-    assert text.startswith(prompt_text("staged_instruction"))
-    assert "\n1. [Python, write code, sorting] Sort a list in Python.\n" in text
-    assert "\n2. [SQL, fix a bug, about the code or data given below it] Mend this query.\n" in text
-    assert "\n3. [about" not in text
-    assert "\n3. Say what it does:\n" in text
-    assert "\n4. [Go, write code, maps]" in text
-    if settings.endpoint == "completions":
-        assert text.endswith("\n4. [Go, write code, maps]")
-        assert "\n" in script.asked[0].stop
-    else:
-        assert script.asked[0].stop == ()
-
-
-def test_grammar_and_cache_are_asked_of_the_embedded_engine_only() -> None:
-    for settings, fields in ((LOCAL, {"grammar", "cache_prompt"}), (REMOTE, set[str]())):
-        script = Script("Do.", "x", "y")
-        run(settings, script, replace(PLAN, with_input=True))
-        assert fields <= set(script.asked[0].extra)
-        assert all(bool(request.extra) == bool(fields) for request in script.asked)
-
-
-@BOTH
-def test_a_known_instruction_costs_one_call(settings: Settings) -> None:
-    script = Script("Write a known thing in Go.")
-    (found,) = run(settings, script, replace(PLAN, with_input=True), Pool("Write a known thing in Go."))
-    assert found.rejection == Rejection("too_similar", {"score": 1.0})
-    assert len(script.asked) == 1
-
-
-@BOTH
-@pytest.mark.parametrize("step", ["instruction", "input", "output"])
-def test_what_is_cut_off_is_given_up_at_its_step(settings: Settings, step: str) -> None:
-    steps = {"instruction": "Mend this loop.", "input": "for i {", "output": "for i := 0; ; {"}
-    replies: list[str | tuple[str, str]] = []
-    for name, text in steps.items():
-        replies.append((text, "length") if name == step else text)
-        if name == step:
-            break
-    script = Script(*replies)
-    pool = Pool()
-    (found,) = run(settings, script, replace(PLAN, with_input=True), pool)
-    assert found.rejection == Rejection("cut_off", {"part": step})
-    assert len(script.asked) == len(replies)
-    assert len(pool.judged) == (step != "instruction")
-    assert found.raw == steps[step]
-    assert found.instruction == "Mend this loop."
-
-
-@BOTH
-@pytest.mark.parametrize("reply", ["x = [1]\n", "```go\nx = [1]\n```", "Here:\n\n```\nx = [1]\n```\nDone."])
-def test_an_input_is_asked_for_only_where_it_is_planned(settings: Settings, reply: str) -> None:
-    script = Script("Say what the code does.", reply, "It makes a list.")
-    (found,) = run(settings, script, replace(PLAN, with_input=True, kind="explain"))
-    assert (found.input, found.output) == ("x = [1]", "It makes a list.")
-    assert len(script.asked) == 3
-    assert script.asked[1].temperature == INPUT_TEMPERATURE
-    assert "Say what the code does." in script.text(1)
-    assert script.text(2) == "Say what the code does.\n\n```\nx = [1]\n```"
-    assert len({request.seed for request in script.asked}) == 3
-
-
-def test_an_input_that_says_there_is_none_is_empty() -> None:
-    script = Script("Say what Go is.", "```\nNo input\n```", "A language.")
-    (found,) = run(REMOTE, script, replace(PLAN, with_input=True))
-    assert found.input == ""
-    assert script.text(2) == "Say what Go is."
-
-
-def test_the_input_prompt_goes_on_after_the_instruction_so_that_its_beginning_is_cached() -> None:
-    script = Script("Mend this loop.", "for {", "for {}")
-    run(LOCAL, script, replace(PLAN, with_input=True))
-    assert script.text(1).startswith(f"{script.text(0)} Mend this loop.\n")
-
-
-def test_every_choice_of_the_output_is_a_candidate() -> None:
-    answers = Reply((Choice("a"), Choice("b", "length"), Choice("")))
-    script = Script("Write it in Go.", answers)
-    settings = made(recipe="staged", choices=3)
-    found = run(settings, script)
-    assert [request.n for request in script.asked] == [1, 3]
-    assert [candidate.output for candidate in found] == ["a", "b", ""]
-    assert [candidate.rejection and candidate.rejection.reason for candidate in found] == [
-        None,
-        "cut_off",
-        None,
-    ]
-    assert {candidate.instruction for candidate in found} == {"Write it in Go."}
-
-
-@pytest.mark.parametrize(
-    ("reply", "instruction"),
-    [
-        ("\n\n  Write a parser in Go.  \nAnd more.", "Write a parser in Go."),
-        ("4. Write a parser in Go.", "Write a parser in Go."),
-        ("4) [Go, write code] Write a parser in Go.", "Write a parser in Go."),
-        ("[Go, write code, maps] Write a parser in Go.", "Write a parser in Go."),
-        ("**Write a parser in Go.**", "Write a parser in Go."),
-        ('"Write a parser in Go."', "Write a parser in Go."),
-        ('"a" and "b": say in Go which is "first"', '"a" and "b": say in Go which is "first"'),
-        ("3 ways to parse in Go", "3 ways to parse in Go"),
-        ("", ""),
-    ],
-)
-def test_an_instruction_is_one_clean_line(reply: str, instruction: str) -> None:
-    pool = Pool(instruction)
-    (found,) = run(REMOTE, Script(reply), pool=pool)
-    assert found.instruction == instruction
-    assert found.raw == reply
-
-
-@pytest.mark.parametrize(
-    ("language", "text", "with_input", "instruction"),
-    [
-        ("go", "Sort a slice.", False, "Sort a slice. Use Go."),
-        ("go", "Sort a slice in Go.", False, "Sort a slice in Go."),
-        ("go", "Sort a slice in Golang, fast.", False, "Sort a slice in Golang, fast."),
-        ("go", "Sort a good category.", False, "Sort a good category. Use Go."),
-        ("cpp", "Sort a vector.", False, "Sort a vector. Use C++."),
-        ("cpp", "Sort a vector in C++.", False, "Sort a vector in C++."),
-        ("csharp", "Sort with C#.", False, "Sort with C#."),
-        ("c", "Sort with C#.", False, "Sort with C#. Use C."),
-        ("javascript", "Sort it with Node.js.", False, "Sort it with Node.js."),
-        ("go", "Mend this.", True, "Mend this."),
-        ("text", "Choose a tree.", False, "Choose a tree."),
-        ("json", "Describe a tree.", False, "Describe a tree."),
-        (None, "Sort a slice.", False, "Sort a slice."),
-    ],
-)
-def test_the_language_is_named_where_nothing_else_tells_it(
-    language: str | None, text: str, with_input: bool, instruction: str
-) -> None:
-    script = Script(text, *(["x"] if with_input else []), "answer")
-    (found,) = run(REMOTE, script, replace(PLAN, language=language, with_input=with_input))
-    assert found.instruction == instruction
-    assert script.text(len(script.asked) - 1).startswith(instruction)
-
-
-def test_an_answers_fence_tells_the_language_where_the_plan_does_not() -> None:
-    plan = replace(PLAN, language=None, kind=None, topic=None)
-    (found,) = run(REMOTE, Script("Sort.", "```golang\nx\n```"), plan)
-    assert (found.language, found.output) == ("go", "x")
-    (found,) = run(REMOTE, Script("Sort.", "```nonsense\nx\n```"), plan)
-    assert (found.language, found.output) == (None, "x")
-
-
-@BOTH
-def test_staged_prompts_share_a_long_beginning(settings: Settings) -> None:
-    scripts = [Script("Do.", "x"), Script("Do.", "x")]
-    for script, plan in zip(scripts, (PLAN, Plan(8, SHOTS[1:], "sql", "fix", seed=2)), strict=True):
-        run(settings, script, plan)
-    assert all(script.text(0).startswith(prompt_text("staged_instruction")) for script in scripts)
-    systems = {script.asked[1].messages[0] for script in scripts}
-    assert systems == {("system", prompt_text("staged_output"))}
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_a_refusal_passes_through(step: int) -> None:
-    class Refusing(Script):
-        def __call__(self, request: Request) -> Reply:
-            if len(self.asked) == step:
-                self.replies.clear()
-                raise RequestRefused("too long")
-            return super().__call__(request)
-
-    with pytest.raises(RequestRefused):
-        run(REMOTE, Refusing("Do.", "x"))
-
-
-# --- both ---------------------------------------------------------------------------------------------
-
 PLANS = st.builds(
     Plan,
     st.integers(0, 10**6),
@@ -432,7 +132,15 @@ PLANS = st.builds(
     st.booleans(),
     st.integers(0, 2**31 - 1),
 )
-SETTINGS = [made(), made(answer="json"), made(profile="alpaca"), REMOTE, LOCAL]
+SETTINGS = [
+    made(),
+    made(answer="json"),
+    made(profile="alpaca"),
+    made(endpoint="completions"),
+    made(recipe="staged"),
+    made(recipe="staged", endpoint="completions"),
+    make_settings({}),
+]
 
 
 @examples(max_examples=100, deadline=None)
@@ -448,10 +156,7 @@ def test_any_plan_and_any_replies_make_candidates_and_repeatable_requests(
     for request in scripts[0].asked:
         assert (request.prompt is None) != (not request.messages)
         assert 0 <= (request.seed or 0) < 2**31
-    if settings.recipe == "staged":
-        assert len(scripts[0].asked) == 2 + plan.with_input
-    else:
-        assert len(scripts[0].asked) == 1
+    assert len(scripts[0].asked) in ({2, 3} if settings.recipe == "staged" else {1})
 
 
 def test_the_prompts_digest_is_stable_and_short() -> None:

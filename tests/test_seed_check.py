@@ -236,6 +236,8 @@ def test_real_looking_secrets_are_found_and_not_repeated(name: str, make: Callab
         "token = secrets.token_urlsafe(32)",
         "const token = await fetchToken2(user, 15);",
         "auth_key = sha256Digest2Hex",
+        "auth_key = 'release20240715candidate'",
+        "auth_key = 'a1B2a1B2a1B2a1B2a1B2'",
         "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         "if text.startswith('-----BEGIN PRIVATE KEY-----'):\n    raise ValueError",
         "-----BEGIN PUBLIC KEY-----\n" + of(LETTERS, 64),
@@ -248,6 +250,12 @@ def test_real_looking_secrets_are_found_and_not_repeated(name: str, make: Callab
 )
 def test_stand_ins_and_code_are_no_secrets(text: str) -> None:
     assert find_secrets(text) == []
+
+
+def test_a_secret_that_is_found_in_two_ways_is_told_once() -> None:
+    for form in ("github_token = 'ghp_{}'", 'key = "-----BEGIN PRIVATE KEY-----\ntoken={}\n"'):
+        assert len(find_secrets(form.format(of(LETTERS, 64)))) == 1
+    assert len(find_secrets(f"a_token = '{of(LETTERS, 30, 1)}'; b_token = '{of(LETTERS, 30, 2)}'")) == 2
 
 
 def test_a_secret_in_a_check_is_found(tmp_path: Path) -> None:

@@ -102,6 +102,16 @@ def test_toml_texts_lose_the_line_breaks_at_their_end_only(tmp_path: Path) -> No
             "[[task]]\nid='a'\noutput='b'\ninstruction='c'\ndifficulty='epic'\n",
             'unknown difficulty "epic"',
         ),
+        (
+            "a.toml",
+            "[[task]]\nid='a'\noutput='b'\ninstruction='c'\nrun='all'\n",
+            '`run` is "all"; known are output, input, both',
+        ),
+        (
+            "a.toml",
+            "[[task]]\nid='a'\noutput='b'\ninstruction='c'\ncheck=5\n",
+            "`check` must be text, not int",
+        ),
     ],
 )
 def test_the_first_problem_is_told_in_one_line(
@@ -159,6 +169,12 @@ def test_a_question_mark_is_a_text_like_any_other(tmp_path: Path) -> None:
         seeds.load(write(tmp_path, "a.jsonl", '{"instruction": "?", "output": "?", "language": "?"}'))
 
 
+def test_missing_ids_are_no_equal_ids(tmp_path: Path) -> None:
+    task = "[[task]]\ninstruction = 'a'\noutput = 'b'\n"
+    problems = seeds.scan(write(tmp_path, "a.toml", task + task))[1]
+    assert [problem.what for problem in problems] == ["`id` is missing or empty"] * 2
+
+
 def test_ids_are_unique_on_one_line_too(tmp_path: Path) -> None:
     row = {"id": "a", "instruction": "Do", "output": "b"}
     with pytest.raises(InputError, match=r"a\.json:1: the id .* already used at .*a\.json:1"):
@@ -201,7 +217,7 @@ SEEDS = st.lists(
         Seed,
         id=FILLED,
         instruction=FILLED,
-        input=TEXT.map(lambda text: text if text.strip() else ""),
+        input=TEXT.map(lambda text: "" if text.strip().lower() in {"", "<noinput>"} else text),
         output=FILLED,
         language=st.sampled_from([None, *seeds.LANGUAGES]),
         kind=st.sampled_from([None, *seeds.KINDS]),

@@ -1,0 +1,247 @@
+"""The client beside the bare `openai` package: CPU, time and slots for the same requests to the same server.
+
+    python benchmarks/client.py                     2,000 requests at 64 slots of 200 ms, without and with faults
+    python benchmarks/client.py --requests 500
+
+Every client is a process of its own against a server of its own (also a process: its CPU is not counted).
+CPU is that of the process until it ends, less that of the same client with few requests, so that starting up
+is not part of it. `slots` is the share of all slots that were busy between the first and the last hundredth of
+the requests, as the server saw it. Compare CPU and ratios first: the seconds depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FEW = 100  # requests that stand for starting up
+
+# What anyone writes in the first hour: threads, the official client, a file of answers.
+BARE = """
+import json, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import httpx2, openai
+url, prompts, output, width = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+limits = httpx2.Limits(max_connections=width, max_keepalive_connections=width)
+client = openai.OpenAI(api_key="none", base_url=url, max_retries=10,
+                       http_client=openai.DefaultHttpxClient(limits=limits))
+lock, out = threading.Lock(), open(output, "a")
+def ask(line):
+    reply = client.chat.completions.create(**json.loads(line))
+    with lock:
+        out.write(json.dumps({"text": reply.choices[0].message.content}) + "\\n")
+        out.flush()
+with ThreadPoolExecutor(width) as pool:
+    list(pool.map(ask, open(prompts)))
+"""
+
+
+# --- the server -------------------------------------------------------------------------------------
+
+
+class Server(asyncio.Protocol):
+    """As little HTTP as the clients need: the cheapest server, so that it leaves the machine to them."""
+
+    latency = 0.2
+    faults = False
+    replies: tuple[bytes, ...] = ()
+    seen: dict[bytes, int] = {}  # noqa: RUF012 - one server in a process
+    spans: list[tuple[float, float]] = []  # noqa: RUF012
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.data = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        head, found, body = self.data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        size = 0
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                size = int(value)
+        if len(body) < size:
+            return
+        self.data = body[size:]
+        if head.startswith(b"GET"):
+            self.send(200, json.dumps(self.spans).encode())
+            return
+        digest = hashlib.sha256(body[:size]).digest()
+        attempt = self.seen[digest] = self.seen.get(digest, -1) + 1
+        drawn = hashlib.sha256(digest + bytes([attempt % 256])).digest()[0] / 256
+        now = time.monotonic()
+        asyncio.get_running_loop().call_later(self.latency, self.answer, digest, drawn, now)
+
+    def answer(self, digest: bytes, drawn: float, began: float) -> None:
+        self.spans.append((began, time.monotonic()))
+        if self.faults and drawn < 0.05:
+            self.send(429, b'{"error": {"message": "busy"}}', b"Retry-After: 1\r\n")
+        elif self.faults and drawn < 0.07:
+            self.send(500, b'{"error": {"message": "fault"}}')
+        elif self.faults and drawn < 0.08:
+            self.transport.abort()
+        else:
+            self.send(200, self.replies[int.from_bytes(digest[:4], "big") % len(self.replies)])
+
+    def send(self, status: int, body: bytes, extra: bytes = b"") -> None:
+        if not self.transport.is_closing():
+            head = b"HTTP/1.1 %d Stub\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n"
+            self.transport.write(head % (status, extra, len(body)) + body)
+
+
+def serve(latency: float, *, faults: bool) -> None:
+    """Serve until killed; prints the address."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from stub_text import alpaca_texts
+
+    Server.latency, Server.faults = latency, faults
+    texts = [alpaca_texts({"messages": []}, str(number))[0] for number in range(4000)]
+    Server.replies = tuple(
+        json.dumps(
+            {
+                "id": "stub",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "stub",
+                "choices": [
+                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+                ],
+                "usage": {"prompt_tokens": 500, "completion_tokens": 400, "total_tokens": 900},
+            }
+        ).encode()
+        for text in texts
+    )
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0, backlog=512)
+        print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def server(latency: float, *, faults: bool) -> Iterator[str]:
+    words = [sys.executable, __file__, "--serve", "--latency", str(latency), *["--faults"] * faults]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+# --- the clients ------------------------------------------------------------------------------------
+
+
+def bare(url: str, folder: Path, requests: int, width: int) -> list[str]:
+    """The command of the bare client, with the very prompts that selfinstruct sends."""
+    from selfinstruct.openai_wire import request_body
+    from selfinstruct.records import Reply, Request
+    from selfinstruct.recipes import make_recipe
+    from selfinstruct.session import load_seeds, make_pool
+    from selfinstruct.settings import make_settings
+
+    settings = make_settings({"backend": "openai", "model": "stub", "base_url": url})
+    seeds, sampler = load_seeds(settings)
+    view = make_pool(settings, seeds).view(-1)
+    recipe, bodies = make_recipe(settings), []
+
+    def complete(request: Request) -> Reply:
+        bodies.append(json.dumps(request_body("stub", request, frozenset())[1]))
+        raise LookupError
+
+    for k in range(requests):
+        try:
+            recipe(sampler.plan(k, view), view, complete)
+        except LookupError:
+            continue
+    (folder / "prompts.jsonl").write_text("\n".join(bodies) + "\n")
+    return [sys.executable, "-c", BARE, url, str(folder / "prompts.jsonl"), str(folder / "out.jsonl"), str(width)]
+
+
+def ours(url: str, folder: Path, requests: int, width: int) -> list[str]:
+    """The real command, ended by its limit of requests."""
+    return [
+        sys.executable, "-m", "selfinstruct", "generate", "--backend", "openai", "--model", "stub", "--base-url", url,
+        "-n", "1000000", "-o", str(folder / "data.json"), "--concurrency", str(width),
+        "--max-requests", str(requests),
+    ]  # fmt: skip
+
+
+CLIENTS = {"bare openai, threads": bare, "selfinstruct generate": ours}
+
+
+def measure(name: str, requests: int, width: int, latency: float, *, faults: bool) -> tuple[float, float, float]:
+    """(CPU seconds, seconds at the server, share of the slots in use) of one run."""
+    import urllib.request
+
+    with tempfile.TemporaryDirectory() as text, server(latency, faults=faults) as url:
+        words = CLIENTS[name](url, Path(text), requests, width)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = subprocess.run(
+            words,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"},
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert ended.returncode in {0, 3}, ended.stderr
+        with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own
+            spans = sorted(json.load(answer))
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    margin = len(spans) // 20
+    begin, end = spans[margin][0], spans[-margin - 1][0]
+    used = sum(max(0.0, min(stop, end) - max(start, begin)) for start, stop in spans)
+    return cpu, spans[-1][1] - spans[0][0], used / (end - begin) / width
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--latency", type=float, default=0.2)
+    parser.add_argument("--faults", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=sorted(CLIENTS))
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.latency, faults=given.faults)
+        return
+    sys.path.insert(0, str(ROOT))
+    ideal = given.requests * given.latency / given.width
+    print(f"{given.requests} requests, {given.width} slots of {given.latency:g} s: ideal {ideal:.2f} s;", end=" ")
+    print(f"load {os.getloadavg()[0]:.1f}")
+    for faults in (False, True):
+        print("\nwith 5 % 429, 2 % 500, 1 % resets" if faults else "\nwithout faults")
+        print(f"{'client':24} {'CPU ms/request':>14} {'ratio':>6} {'seconds':>8} {'/ideal':>7} {'slots':>6}")
+        first = None
+        for name in [given.only] if given.only else CLIENTS:
+            small, _, _ = measure(name, FEW, given.width, given.latency, faults=False)
+            cpu, seconds, slots = measure(name, given.requests, given.width, given.latency, faults=faults)
+            each = 1000 * (cpu - small) / (given.requests - FEW)
+            first = first or each
+            print(
+                f"{name:24} {each:14.2f} {each / first:6.2f} {seconds:8.2f} {seconds / ideal:7.2f} {slots:6.1%}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
