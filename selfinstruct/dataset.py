@@ -5,6 +5,7 @@ Reads what is there and appends rows without rewriting the old ones; decides not
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -13,12 +14,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Row
 from selfinstruct.store import disk_error, part_of, put_in_place, write_atomically
 
 FIELDS = ("instruction", "input", "output")
+_PIECE = 1 << 20  # characters read at once
 _LAYOUT = re.compile(rb"\[\r?\n( *)\{\r?\n( *)\"")
 
 
@@ -89,23 +92,79 @@ def read_dataset(path: Path) -> list[Row]:
     Raises:
         InputError: it cannot be read; says where.
     """
+    return list(stream_dataset(path))
+
+
+def stream_dataset(path: Path) -> Iterator[Row]:
+    """The same rows as `read_dataset`, one by one, with no more than a piece of the file in memory.
+
+    Raises:
+        InputError: it cannot be read; says where.
+    """
     if path.is_dir():
         path = dataset_of(path)
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t")
+            file.seek(0)
+            lines = path.suffix == ".jsonl" or head[:1] == b"{"
+            yield from _rows_of_lines(path, file) if lines else _rows_of_array(path, file)
     except OSError as error:
         raise InputError(f"{path}: cannot read the dataset: {error.strerror}") from None
-    if path.suffix == ".jsonl" or data.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"{":
-        return list(_rows_of_lines(path, data))
-    return parse_rows(path, data)
 
 
-def _rows_of_lines(path: Path, data: bytes) -> Iterator[Row]:
-    """The rows of JSONL; unlike a log, its last line needs no line end and may not be torn."""
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        if line.strip():
+def _rows_of_array(path: Path, file: BinaryIO) -> Iterator[Row]:
+    """The rows of a JSON array, decoded one after the other from a buffer that is filled as needed."""
+    decoder, text, place, number = json.JSONDecoder(), "", 0, 0
+    reader = codecs.getreader("utf-8-sig")(file)
+    opened = False
+    while True:
+        while place < len(text) and text[place] in " \t\r\n":
+            place += 1
+        if place < len(text):
+            mark = text[place]
+            if not opened and mark == "[":
+                opened, place = True, place + 1
+                continue
+            if opened and mark == "," and number:
+                place += 1
+                continue
+            if opened and mark == "]":
+                if (text[place + 1 :] + _read_text(path, reader)).strip():
+                    raise InputError(f"{path}: text after the end of the array; repair the file")
+                return
+            if not opened:
+                raise InputError(f"{path}: no JSON array and no JSON lines; it begins with {text[:20]!r}")
             try:
-                value = json.loads(line)
+                value, end = decoder.raw_decode(text, place)
+            except RecursionError:
+                raise InputError(f"{path}: row {number}: nested too deeply") from None
+            except ValueError:
+                pass  # a row that goes on behind the buffer, or is broken
+            else:
+                yield check_row(value, f"{path}: row {number}")
+                number, place = number + 1, end
+                continue
+        more = _read_text(path, reader)
+        if not more:
+            raise InputError(f"{path}: broken or cut at row {number}; repair it or move it away")
+        text, place = text[place:] + more, 0
+
+
+def _read_text(path: Path, reader: codecs.StreamReader) -> str:
+    try:
+        return reader.read(_PIECE)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}); convert the file") from None
+
+
+def _rows_of_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row]:
+    """The rows of JSONL; unlike a log, its last line needs no line end and may not be torn."""
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            try:
+                value = json.loads(text)
             except (ValueError, RecursionError):
                 raise InputError(f"{path}: line {number}: not JSON; was the file cut?") from None
             yield check_row(value, f"{path}: line {number}")

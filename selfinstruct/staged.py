@@ -90,7 +90,8 @@ def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:
 def _whole(text: str, fence: str) -> str:
     """The answer with the fence that was opened for it, and its end. Some servers repeat the opening."""
     text = text.strip("\n")
-    return f"{fence}{text.removeprefix(fence).partition(_CLOSED)[0]}{_CLOSED}" if fence else text
+    # The fence goes in first: an answer that closes it at once is empty, not a piece of a fence.
+    return f"{fence}{text.removeprefix(fence)}".partition(_CLOSED)[0] + _CLOSED if fence else text
 
 
 def _given_up(candidate: Candidate, part: str) -> Candidate:
