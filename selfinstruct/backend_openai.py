@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import math
 import os
@@ -88,7 +89,9 @@ class OpenAIBackend:
         self._has_key = bool(key)
         basic = b64encode(":".join(login).encode()).decode() if login else ""
         # Shorter ones would blot out words of the messages that they are looked for in.
-        self._secrets = tuple(secret for secret in (key, basic, *(login or ())) if len(secret) >= 4)
+        more = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()  # the client sends these, too
+        hidden = (key, basic, *(login or ()), *(line.partition(":")[2].strip() for line in more))
+        self._secrets = tuple(secret for secret in hidden if len(secret) >= 4)
         self.on_headers = on_headers
         self._lock = threading.Lock()
         self._left_out: frozenset[str] = frozenset()
@@ -96,9 +99,12 @@ class OpenAIBackend:
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._answered = self._replied = False
         self._closed = False
-        self._client = self._open(urlunsplit(url), key or "no-key", login, max_connections)
+        self._patterns: dict[str, httpx2.Request] = {}
+        self._http, self._client = self._open(urlunsplit(url), key or "no-key", login, max_connections)
 
-    def _open(self, url: str, key: str, login: tuple[str, str] | None, max_connections: int) -> openai.OpenAI:
+    def _open(
+        self, url: str, key: str, login: tuple[str, str] | None, max_connections: int
+    ) -> tuple[httpx2.Client, openai.OpenAI]:
         import httpx2
         import openai
 
@@ -127,7 +133,7 @@ class OpenAIBackend:
                 "a proxy in the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY must look"
                 " like http://host:port (for socks5:// install 'httpx2[socks]')"
             )
-        return openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
+        return http, openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
 
     def complete(self, key: str, request: Request) -> Reply:  # noqa: ARG002 - only a replay needs the key
         """Answer one request; see `seams.Backend`.
@@ -201,6 +207,10 @@ class OpenAIBackend:
             raise BackendError(f"{self.url} {missing} (HTTP {answer.status_code}: {refusal.message})")
         raise error_of_status(refusal, answer.headers, self.url, self.model, has_key=self._has_key)
 
+    def clean(self, text: str) -> str:
+        """A stranger's text as one short line without our key."""
+        return clean_line(text, self._secrets)
+
     def close(self) -> None:
         """End all connections; requests under way fail as `Transient`. May be called twice."""
         self._closed = True
@@ -213,10 +223,33 @@ class OpenAIBackend:
         self._client.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
-        """The server's answer, whatever its status."""
+        """The server's answer, whatever its status.
+
+        The official client composes a request anew each time, from options that never change here, and that
+        takes as long as all the rest. So the first request that succeeds is its work, and then the pattern.
+        """
         import httpx2
 
-        return self._try(lambda: self._client.post(path, body=body, cast_to=httpx2.Response))
+        pattern = self._patterns.get(path)
+        if pattern is None:
+            answer = self._try(lambda: self._client.post(path, body=body, cast_to=httpx2.Response))
+            if answer.is_success:
+                del answer.request.headers["content-length"]
+                answer.request.headers.pop("cookie", None)
+                self._patterns[path] = answer.request
+            return answer
+        content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return self._try(
+            lambda: self._http.send(
+                httpx2.Request(
+                    "POST",
+                    pattern.url,
+                    headers=pattern.headers,
+                    content=content.encode(),
+                    extensions=pattern.extensions,
+                )
+            )
+        )
 
     def _try(self, call: Callable[[], T]) -> T | httpx2.Response:
         """What the call returns, or the server's refusal.
@@ -232,10 +265,12 @@ class OpenAIBackend:
             return error.response
         except openai.APIConnectionError as error:
             failure = self._connection_failure(error.__cause__)
-        except httpx2.TransportError as error:  # while a long answer is read part by part
+        except httpx2.RequestError as error:
             failure = self._connection_failure(error)
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
             failure = RequestRefused("the request holds half of a surrogate pair, which is no text")
+            if error.encoding == "ascii":
+                failure = BackendError("a header holds a sign that is not ASCII; check OPENAI_CUSTOM_HEADERS")
         except SelfInstructError:
             raise
         except Exception as error:

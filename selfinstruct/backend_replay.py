@@ -170,7 +170,7 @@ def reply_of(row: dict[str, Any]) -> Reply:
         usage=Usage(**{name: usage.get(name, 0) for name in names}),
         model=str(row.get("model") or ""),
         seconds=float(seconds),
-        cost=cost,
+        cost=None,  # it was paid by the run that bought it
     )
 
 

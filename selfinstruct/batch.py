@@ -27,8 +27,8 @@ from selfinstruct.batch_answers import Answers
 from selfinstruct.batch_api import BatchState
 from selfinstruct.batch_log import MOST_REQUESTS, QUEUE_IS_FULL, Batch, BatchLog, plan_of
 from selfinstruct.calls import TIME_IS_OVER, Limits, Noted, Stopping, estimate_tokens, stored_reply
-from selfinstruct.errors import BackendError, RequestRefused, SelfInstructError, StoppedEarly, Transient
-from selfinstruct.openai_wire import clean_line, request_body
+from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
+from selfinstruct.openai_wire import request_body
 from selfinstruct.records import Reply, Request, Usage
 from selfinstruct.rundir import RunDirectory
 from selfinstruct.store import disk_error
@@ -153,8 +153,7 @@ class BatchCalls:
             state = self._states.get(name)
             done = f", {state.done} done" if state and state.done else ""
             hours = (time() - batch.begun) / 3600
-            status = state.status if state else "not created"
-            told.append(f"{batch.id}: {status}{done}, sent {hours:.1f} h ago")
+            told.append(f"{batch.id}: {state.status if state else '?'}{done}, sent {hours:.1f} h ago")
         count = self.in_flight
         return (
             f"{count} request{'s are' if count > 1 else ' is'} pending in "
@@ -164,7 +163,7 @@ class BatchCalls:
     def _wait_for_an_end(self) -> Iterator[None]:
         pause, failures = FIRST_POLL, 0
         while True:
-            until = monotonic() + pause * random.uniform(0.9, 1.1)
+            until = monotonic() + pause
             while (left := until - monotonic()) > 0:
                 self._pause(min(TICK, left))
                 yield None
@@ -172,8 +171,9 @@ class BatchCalls:
             try:
                 if self._collect_ended():
                     return
-                if self._paused_until and monotonic() >= self._paused_until:
-                    return  # the queue may have room again
+                if 0 < self._paused_until <= monotonic():
+                    self._paused_until = 0.0  # the queue may have room again
+                    return
                 failures = 0
             except Transient as error:
                 failures += 1
@@ -197,11 +197,8 @@ class BatchCalls:
                 wait = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1.5)
                 self._pause(max(wait, error.retry_after or 0.0))
             except RequestRefused as error:
-                raise self._refused(error) from None
+                raise BackendError(f"{self._backend.url} refuses the batch ({error})") from None
         raise AssertionError("not reached: the last attempt returns or raises")
-
-    def _refused(self, error: SelfInstructError) -> BackendError:
-        return BackendError(f"{self._backend.url} refuses the batch ({error})")
 
     # --- sending ------------------------------------------------------------------------------------
 
@@ -211,7 +208,7 @@ class BatchCalls:
             found = self._find(batch) if batch.file else None
             if found is not None:
                 self._created(batch, found)
-            else:  # nothing of it is at the server but perhaps a file, which costs nothing and expires
+            else:  # at the server is at most a file, which costs nothing and expires
                 self._end(batch, "abandoned")
 
     def _find(self, batch: Batch) -> BatchState | None:
@@ -229,7 +226,6 @@ class BatchCalls:
         """Send the noted requests that are in no batch yet, as far as the limits allow."""
         if monotonic() < self._paused_until:
             return
-        self._paused_until = 0.0
         under_way = {key for batch in self._known.open.values() for key in batch.requests}
         missing = sorted((key for key in self._noted if key not in under_way), key=_order)
         self._look_at_tries(missing)
@@ -279,8 +275,8 @@ class BatchCalls:
 
     @staticmethod
     def _worst(batch: Batch) -> tuple[int, int]:
-        prompts, completions = zip(*(sent.tokens for sent in batch.requests.values()), strict=True)
-        return sum(prompts), sum(completions)
+        tokens = [sent.tokens for sent in batch.requests.values()]
+        return sum(prompt for prompt, _ in tokens), sum(completion for _, completion in tokens)
 
     def _cost(self, prompt: int, completion: int, cached: int = 0) -> float:
         return DISCOUNT * self._price(prompt, completion, cached) if self._price else 0.0
@@ -325,7 +321,7 @@ class BatchCalls:
                     return
             except RequestRefused as error:  # a file that was sent just now may be unknown for some seconds
                 if attempt == CALL_TRIES - 1 or "file" not in str(error).lower():
-                    raise self._refused(error) from None
+                    raise BackendError(f"{self._backend.url} refuses the batch ({error})") from None
             else:
                 return
 
@@ -361,7 +357,7 @@ class BatchCalls:
             f"batch {state.id}: {state.status}, {len(batch.requests) - len(unanswered)} of "
             f"{len(batch.requests)} requests answered"
         )
-        message = clean_line(state.message, ())
+        message = self._backend.clean(state.message)
         self._end(batch, state.status, [key for key in unanswered if key not in answers.to_ask_anew], state)
         if answers.failure is not None:
             raise answers.failure

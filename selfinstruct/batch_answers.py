@@ -14,7 +14,7 @@ from typing import Any
 from selfinstruct.backend_openai import OpenAIBackend
 from selfinstruct.batch_log import Batch, Sent
 from selfinstruct.errors import RequestRefused, SelfInstructError, Transient
-from selfinstruct.openai_wire import clean_line, read_usage
+from selfinstruct.openai_wire import read_usage
 from selfinstruct.records import JSON, Reply, Usage
 from selfinstruct.rundir import RunDirectory
 
@@ -87,7 +87,7 @@ class Answers:
                 (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
             )
             kind = re.sub(r"\W+", "_", str(code or "bad_reply"))[:40]
-            raise Transient(clean_line(str(message or "no answer in the batch"), ()), kind)
+            raise Transient(self._backend.clean(str(message or "no answer in the batch")), kind)
         content = json.dumps(response.get("body")).encode()
         left_out = self._batch.left_out
         try:

@@ -114,6 +114,10 @@ def generate(
     threshold: Annotated[
         float | None, typer.Option(help="ROUGE-L above which a task is not new. [default: 0.7]")
     ] = None,
+    language_cap: Annotated[
+        int | None,
+        typer.Option(help="In how many languages the same request is new (profile code). [default: 3]"),
+    ] = None,
     verify: Annotated[
         Literal["off", "syntax"] | None,
         typer.Option(help="Check the answers' code. [default: syntax; off for the profile alpaca]"),
@@ -150,7 +154,8 @@ def generate(
     lookahead: Annotated[
         int | None,
         typer.Option(
-            help="Indices that may be planned ahead. [default: 8 for local, 2000 with --batch, else 256]"
+            help="Indices that may be planned ahead. [default: 8 for local; for openai 2000, but 256 for staged or "
+            "with --machine-shots]"
         ),
     ] = None,
     concurrency: Annotated[

@@ -198,9 +198,8 @@ def show_plan(settings: Settings) -> None:
     except _Asked as asked:
         request = asked.request
     shown = settings.model_dump(mode="json", exclude_none=True, exclude={"base_url"})
-    if settings.base_url:  # without what may be secret in it: user, password and query
-        address = urlsplit(settings.base_url)
-        shown["base_url"] = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
+    if settings.base_url:
+        shown["base_url"] = _without_secrets(settings.base_url)
     out = [
         f"{name.replace('_', '-')} = {json.dumps(value)}"
         for name, value in shown.items()
@@ -211,6 +210,15 @@ def show_plan(settings: Settings) -> None:
     out += ["--- estimate ---"]
     out += estimate(settings, expected_indices(settings), request, find_price(settings))
     print(display.printable("\n".join(out)))  # noqa: T201 - data
+
+
+def _without_secrets(address: str) -> str:
+    """An address without user, password and query."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "(not an address)"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def show_tasks(output: Path, row: str | None, limit: int) -> None:

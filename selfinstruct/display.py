@@ -63,6 +63,8 @@ def status_table(report: Report) -> RenderableType:
         f"{report.prompt_tokens} read ({report.cached_tokens} from cache), {report.completion_tokens} written"
     )
     lines.append(("requests", f"{report.requests} answered; tokens: {tokens}"))
+    if report.pending:
+        lines.append(("in batches", f"{sum(report.pending.values())} requests ({', '.join(report.pending)})"))
     if report.failures:
         lines.append(("failed calls", counts(report.failures)))
     if report.cost is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from selfinstruct.parsing import no_input
@@ -33,12 +34,14 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+_WORD = re.compile(r"[^\W\d_]{3}")
 _FENCE = re.compile(r"^[ ]{0,3}(?:`{3,}|~{3,})", re.MULTILINE)
 _PLACEHOLDER = re.compile(
     r"<[ ]?no[ _-]?(?:input|output)[ ]?>|\[(?:insert|your)[ ][^\]\n]{0,40}\]"
     r"|\{\{?(?:instruction|input|output)\}?\}",
     re.IGNORECASE,
 )
+_PLACEHOLDER_MARKS = ("put>", "put >", "[insert", "[your", "{instruction", "{input", "{output")
 _PROMPT = re.compile(
     r"list of 20 tasks"
     r"|<\|(?:im_start|im_end|endoftext|eot_id|begin_of_text|user|assistant|system|end)\|>|\[/?INST\]"
@@ -47,6 +50,9 @@ _PROMPT = re.compile(
     r"|about the code or data given below it",
     re.IGNORECASE | re.MULTILINE,
 )
+_PROMPT_MARKS = (
+    "list of 20", "<|", "inst]", "instruction", "response:", "input:", "output:", ". [", "about the code",
+)  # fmt: skip
 _AM = r"i(?: a|['\u2019])m (?:just |only )?"
 _CANNOT = (
     r"i(?: can(?:not|['\u2019]?t| not)| won['\u2019]?t| (?:do not|don['\u2019]?t)"
@@ -94,6 +100,7 @@ _TODO = re.compile(
     r"(?: (?:function|code|method))? here\b",
     re.IGNORECASE,
 )
+_TODO_MARKS = ("todo", "here")
 # A line that does nothing: a comment, brackets, an empty return, an import, a signature.
 _NO_CODE = re.compile(
     r"(?:#|//|/\*|\*|--|;|<!--|%).*|[\s(){}\[\];,.:\u2026]*|(?:pass|return(?: none| null| 0)?);?"
@@ -159,7 +166,7 @@ def placeholder_leak(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None
     if candidate.input.strip() and not no_input(candidate.input).strip():
         return _found(candidate.input, "input")
     for name, text in candidate.row.items():
-        if match := _PLACEHOLDER.search(_unfenced(text)):
+        if _marked(text, _PLACEHOLDER_MARKS) and (match := _PLACEHOLDER.search(_unfenced(text))):
             return _found(match[0], name)
     return None
 
@@ -170,7 +177,7 @@ def prompt_leak(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     They show that two tasks were read as one. Fenced code may hold them.
     """
     for name, text in candidate.row.items():
-        if match := _PROMPT.search(_unfenced(text)):
+        if _marked(text, _PROMPT_MARKS) and (match := _PROMPT.search(_unfenced(text))):
             return _found(text[match.start() : match.start() + EVIDENCE], name)
     return None
 
@@ -190,9 +197,9 @@ def seed_echo(candidate: Candidate, shots: Sequence[Seed]) -> Evidence | None:
     """
     instruction, output = _squeezed(candidate.instruction), _squeezed(candidate.output)
     for shot in shots:
-        if instruction == _squeezed(shot.instruction):
+        if instruction == _squeezed_shot(shot.instruction):
             return {"seed": shot.id, "field": "instruction"}
-        if len(output) >= 30 and output == _squeezed(shot.output):
+        if len(output) >= 30 and output == _squeezed_shot(shot.output):
             return {"seed": shot.id, "field": "output"}
     return None
 
@@ -217,7 +224,10 @@ def instruction_repeated_as_output(candidate: Candidate, _: Sequence[Seed]) -> E
 
     A small model also answers by first repeating a long instruction word for word, as plain text.
     """
-    asked, given = _letters(candidate.instruction), _letters(candidate.output)
+    asked, head = _letters(candidate.instruction), _letters(candidate.output[:40])
+    if not asked.startswith(head) and not head.startswith(asked):
+        return None  # nearly always; spares the reading of the whole output
+    given = _letters(candidate.output)
     plain = candidate.output.lstrip()[:1].isalpha() and len(asked) >= 30
     same = given.startswith(asked) if plain else given == asked
     return _found(candidate.output) if len(asked) >= 10 and same else None
@@ -279,8 +289,10 @@ def unanswered(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     output = candidate.output.strip()
     if output.lower().rstrip(";") in {"pass", "...", "\u2026", "todo", "tbd", "n/a"}:
         return _found(output)
-    if _TODO.search(output) and all(
-        _NO_CODE.fullmatch(line.strip()) or _TODO.match(line.strip()) for line in output.split("\n")
+    if (
+        _marked(output, _TODO_MARKS)
+        and _TODO.search(output)
+        and all(_NO_CODE.fullmatch(line.strip()) or _TODO.match(line.strip()) for line in output.split("\n"))
     ):
         return _found(output)
     return None
@@ -288,37 +300,15 @@ def unanswered(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
 
 # What needs the instruction only, so that a recipe can ask before it pays for the rest.
 INSTRUCTION_FILTERS: Final[tuple[Filter, ...]] = (
-    control_characters,
-    empty_instruction,
-    instruction_too_short,
-    instruction_too_long,
-    placeholder_leak,
-    prompt_leak,
-    not_self_contained,
-    degenerate_repetition,
-    unfinished_code,
-)
+    control_characters, empty_instruction, instruction_too_short, instruction_too_long, placeholder_leak,
+    prompt_leak, not_self_contained, degenerate_repetition, unfinished_code,
+)  # fmt: skip
 FILTERS: Final[tuple[Filter, ...]] = (
-    control_characters,
-    empty_instruction,
-    instruction_too_short,
-    instruction_too_long,
-    empty_output,
-    input_too_long,
-    output_too_long,
-    placeholder_leak,
-    prompt_leak,
-    refusal,
-    unanswered,
-    seed_echo,
-    input_repeated_as_output,
-    instruction_repeated_as_input,
-    instruction_repeated_as_output,
-    degenerate_repetition,
-    not_self_contained,
-    missing_input,
-    unfinished_code,
-)
+    control_characters, empty_instruction, instruction_too_short, instruction_too_long, empty_output,
+    input_too_long, output_too_long, placeholder_leak, prompt_leak, refusal, unanswered, seed_echo,
+    input_repeated_as_output, instruction_repeated_as_input, instruction_repeated_as_output,
+    degenerate_repetition, not_self_contained, missing_input, unfinished_code,
+)  # fmt: skip
 
 
 def refuse(candidate: Candidate, shots: Sequence[Seed] = ()) -> Rejection | None:
@@ -344,12 +334,23 @@ def _found(text: str, field: str | None = None) -> Evidence:
 
 
 def _words(text: str) -> int:
+    if text.isascii():
+        return len(text.split())
     unspaced = len(_UNSPACED.findall(text))
     return len(_UNSPACED.sub(" ", text).split()) + (unspaced + 1) // 2
 
 
 def _squeezed(text: str) -> str:
     return " ".join(text.split())
+
+
+_squeezed_shot = lru_cache(4096)(_squeezed)  # the same seeds are shown again and again
+
+
+def _marked(text: str, marks: Sequence[str]) -> bool:
+    """Whether a pattern that needs one of these marks can match: a quick look before a slow one."""
+    lowered = text.lower()
+    return not text.isascii() or any(mark in lowered for mark in marks)
 
 
 def _letters(text: str) -> str:
@@ -368,14 +369,16 @@ def _loop(text: str) -> str:
     if count >= 20 and 2 * count > len(lines) and len(line) >= 20:
         return line
     tokens = re.findall(r"\w+|[^\w\s]", text)
-    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1):
+    # A unit that comes ten times has a word that does; most texts have none, and are spared the search.
+    repeats = any(count >= LOOP and _WORD.search(token) for token, count in Counter(tokens).items())
+    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1 if repeats else 0):
         run = 0
         for i in range(period, len(tokens)):
             run = run + 1 if tokens[i] == tokens[i - period] else 0
             if run == period * (LOOP - 1):
                 unit = " ".join(tokens[i - period + 1 : i + 1])
                 # Numbers and marks may well come ten times: zeros of a matrix, cells of a table.
-                if re.search(r"[^\W\d_]{3}", unit) and len(unit) * LOOP >= 100:
+                if _WORD.search(unit) and len(unit) * LOOP >= 100:
                     return unit
     # Numbers count as words here: rules of a style sheet or test cases say the same of different ones.
     words = re.findall(r"\w{2,}|\d", text)

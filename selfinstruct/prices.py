@@ -94,8 +94,11 @@ def look_up(model: str, url: str) -> Price | None:
         model: its name as the server knows it.
         url: the server; only its host and path tell the provider, so a copy of a model elsewhere has no price.
     """
-    if urlsplit(url).hostname in LOOPBACK:
-        return None  # spares the reading of a large table
+    try:
+        if urlsplit(url).hostname in LOOPBACK:
+            return None  # spares the reading of a large table
+    except ValueError:
+        return None  # no address at all: that is told when it is used
     from genai_prices import data_snapshot
     from genai_prices.types import ModelPrice
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 
 from selfinstruct import alpaca, parsing
@@ -39,6 +40,7 @@ TASKS_SCHEMA = {
 }
 
 
+@cache
 def prompt_text(name: str) -> str:
     """The prompt file `name` of this package."""
     return (files("selfinstruct") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")

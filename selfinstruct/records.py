@@ -154,5 +154,6 @@ class Decision:
 
 def row_id(row: Row) -> str:
     """The 16-digit hex name of a dataset row: a hash of its three texts, so it survives reordering."""
-    text = json.dumps([row["instruction"], row["input"], row["output"]], ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    instruction, input_, output = row["instruction"], row["input"], row["output"]
+    text = f"{len(instruction)},{len(input_)}:{instruction}{input_}{output}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

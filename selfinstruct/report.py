@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from selfinstruct.batch_log import read_open
 from selfinstruct.dataset import dataset_of, run_directory_of
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Decision, Row, row_id
@@ -41,6 +42,7 @@ class Report:
     kinds: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)  # requests in open batches, by the batch's id
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
@@ -98,6 +100,7 @@ def read_report(path: Path) -> Report:
     )
     _fold_journal(directory, report)
     _fold_replies(directory, report)
+    report.pending = {batch.id or name: len(batch.requests) for name, batch in read_open(directory).items()}
     return report
 
 

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic, time
 from typing import Any
@@ -288,10 +288,15 @@ class RunDirectory:
 
     def keep_reply(self, key: str, digest: str, reply: Reply) -> JSON:
         """Log what was bought and return the line. Safe from any thread."""
-        line: dict[str, Any] = {"key": key, "request": digest, **asdict(reply.choices[0])}
-        if reply.choices[1:]:
-            line["others"] = [asdict(choice) for choice in reply.choices[1:]]
-        line |= {"usage": asdict(reply.usage), "model": reply.model, "seconds": round(reply.seconds, 3)}
+        first, *others = (
+            {"text": choice.text, "finish_reason": choice.finish_reason} for choice in reply.choices
+        )
+        line: dict[str, Any] = {"key": key, "request": digest, **first}
+        if others:
+            line["others"] = others
+        usage = reply.usage
+        counts = {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
+        line |= {"usage": counts, "model": reply.model, "seconds": round(reply.seconds, 3)}
         line |= {"cost": reply.cost, "time": int(time())}
         return self._log(line)
 

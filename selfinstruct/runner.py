@@ -25,6 +25,8 @@ from selfinstruct.seams import Plan, Recipe
 from selfinstruct.store import DiskFull
 
 GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
+COMMIT_SHARE = 0.1  # of the time may go into bringing decisions to the disk
+LONGEST_REST = 0.1  # seconds between two commits because of that
 TICK = 0.5  # seconds after which the caller gets a sign of life
 
 
@@ -163,6 +165,8 @@ class _Line:
         self.noted: list[Plan] = []  # wait for a reply that comes in a batch
         self.barren = job.barren  # decided indices in a row without an accepted task
         self.decided = self.accepted = 0
+        self.group: list[Commit] = []  # decided, and not on the disk yet
+        self.rest_until = 0.0  # the disk has some peace until then; replies are safe already
 
     @property
     def following(self) -> int:
@@ -175,14 +179,14 @@ class _Line:
         return self.failure is not None or self.job.calls.why_stopped is not None
 
     def _closed(self) -> bool:
-        return self.stalled or self.job.run.size >= self.job.target
+        return self.stalled or self.size >= self.job.target
 
     def wanted(self, width: int) -> int:
         """How many indices should be under way: no more than the target still needs, where replies cost."""
         job = self.job
         if job.expected_yield is not None:
             per_index = (self.accepted + 5 * job.expected_yield) / (self.decided + 5)
-            missing = math.ceil(1.2 * (job.target - job.run.size) / max(per_index, 0.05)) + job.spare
+            missing = math.ceil(1.2 * (job.target - self.size) / max(per_index, 0.05)) + job.spare
             width = min(width, missing - len(self.noted) - (len(self.done) if self.noted else 0))
         return min(width, job.lookahead - (self.following - job.pool.decided) + self.unfinished)
 
@@ -200,18 +204,31 @@ class _Line:
                 self.job.calls.stop(str(outcome.error))
 
     @property
+    def size(self) -> int:
+        """Rows that the dataset has when all that is decided is on the disk."""
+        return self.job.run.size + sum(decision.accepted for c in self.group for decision in c.decisions)
+
+    @property
     def ready(self) -> bool:
         """Whether there is an index to decide."""
         return not self._closed() and self.job.pool.decided in self.done
 
-    def commits(self) -> Iterator[Commit]:
-        """Decide indices whose turn it is, and bring them to the disk together."""
-        job, group = self.job, list[Commit]()
-        missing = job.target - job.run.size
-        while missing > 0 and not self.stalled and len(group) < GROUP and job.pool.decided in self.done:
+    @property
+    def patience(self) -> float:
+        """Seconds that the loop may wait for an outcome before it has something else to do."""
+        if self.ready:
+            return 0.0
+        return min(TICK, max(0.0, self.rest_until - monotonic())) if self.group else TICK
+
+    def decide(self) -> None:
+        """Decide indices whose turn it is."""
+        job, missing = self.job, self.job.target - self.size
+        for _ in range(GROUP):
+            if missing <= 0 or self.stalled or job.pool.decided not in self.done:
+                return
             outcome = self.done.pop(job.pool.decided)
             commit = self._decide(outcome, self.plans.pop(outcome.k), missing)
-            group.append(commit)
+            self.group.append(commit)
             got = sum(decision.accepted for decision in commit.decisions)
             missing -= got
             self.decided += 1
@@ -220,8 +237,16 @@ class _Line:
             if self.barren >= job.stall:
                 job.calls.stop("stalled")
                 self.stalled = True  # deciding what else is ready would make the journal depend on timing
-        if group:
-            job.run.commit(*group)
+
+    def commits(self) -> Iterator[Commit]:
+        """Bring decisions to the disk: at once where replies take their time, else many together."""
+        began = monotonic()
+        if not self.group or (began < self.rest_until and not self.stopping):
+            return
+        group, self.group = self.group, []
+        self.job.run.commit(*group)
+        now = monotonic()
+        self.rest_until = now + min(LONGEST_REST, (now - began) / COMMIT_SHARE)
         yield from group
 
     def _decide(self, outcome: Outcome, plan: Plan, missing: int) -> Commit:
@@ -248,9 +273,10 @@ def _loop(
     job = line.job
     until: float | None = None
     while True:
-        yield from line.commits()
-        if job.run.size >= job.target:
+        line.decide()
+        if line.size >= job.target:
             job.calls.stop("the target is reached")
+        yield from line.commits()
         if line.stopping:
             until = until or monotonic() + job.grace
             if not line.unfinished or monotonic() >= until:
@@ -267,14 +293,15 @@ def _loop(
                     work.put(plan)
                 line.unfinished, line.noted = len(line.noted), []
         try:
-            line.receive(inbox.get(timeout=0 if line.ready else TICK))
+            line.receive(inbox.get(timeout=line.patience))
             while not inbox.empty():
                 line.receive(inbox.get())
         except queue.Empty:
             job.calls.check_time()
             yield None
     while line.ready:
-        yield from line.commits()
+        line.decide()
+    yield from line.commits()
     if job.run.size >= job.target:
         return
     if line.stalled:

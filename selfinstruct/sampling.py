@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from selfinstruct.errors import InputError
@@ -51,6 +52,10 @@ class Sampler:
     topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _chosen: list[Seed] = field(init=False)
     _weights: dict[tuple[str, str], float] = field(init=False)
+    _tables: dict[str | None, Mapping[str, float]] = field(
+        init=False
+    )  # of languages, and of each one's kinds
+    _offsets: tuple[float, float] = field(init=False)
 
     def __post_init__(self) -> None:
         chosen = [
@@ -77,6 +82,13 @@ class Sampler:
             )
         object.__setattr__(self, "_chosen", chosen)
         object.__setattr__(self, "_weights", weights)
+        tables: dict[str | None, dict[str, float]] = {None: {}}
+        for (language, kind), weight in weights.items():
+            tables[None][language] = tables[None].get(language, 0.0) + weight
+            tables.setdefault(language, {})[kind] = weight
+        object.__setattr__(self, "_tables", tables)
+        rng = random.Random(f"{self.seed}:start")
+        object.__setattr__(self, "_offsets", (rng.random(), rng.random()))
 
     def _factor(self, axis: str, name: str) -> float:
         return self.weights.get(axis, {}).get(name, 1.0)
@@ -105,14 +117,9 @@ class Sampler:
         """The language and the kind of index k; None where the seeds do not tell them."""
         if not self._weights:
             return None, None
-        rng = random.Random(f"{self.seed}:start")
-        first, second = rng.random(), rng.random()
-        languages: dict[str, float] = {}
-        for (name, _), weight in self._weights.items():
-            languages[name] = languages.get(name, 0.0) + weight
-        language = _pick(languages, (first + k * _STEP_LANGUAGE) % 1)
-        kinds = {kind: weight for (name, kind), weight in self._weights.items() if name == language}
-        return language, _pick(kinds, (second + k * _STEP_KIND) % 1)
+        first, second = self._offsets
+        language = _pick(self._tables[None], (first + k * _STEP_LANGUAGE) % 1)
+        return language, _pick(self._tables[language], (second + k * _STEP_KIND) % 1)
 
     def _shots(self, rng: random.Random, language: str | None, kind: str | None) -> list[Seed]:
         """Seeds without repetition: first one of the very cell, then of its language, of its kind, any."""
@@ -147,7 +154,12 @@ class Sampler:
         if not topics or language is None:
             return None
         turn, place = divmod(k, len(topics))
-        return random.Random(f"{self.seed}:{language}:{turn}").sample(list(topics), len(topics))[place]
+        return topics[_order(f"{self.seed}:{language}:{turn}", len(topics))[place]]
+
+
+@lru_cache(256)
+def _order(name: str, count: int) -> list[int]:
+    return random.Random(name).sample(range(count), count)
 
 
 def _pick(table: Mapping[str, float], at: float) -> str:

@@ -206,7 +206,11 @@ def make_rules(settings: Settings) -> Rules:
 
 def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
     """The pool of a run before its first decision: the seeds."""
-    return Pool(loaded, make_rules(settings), novelty.make(settings.profile, settings.threshold))
+    return Pool(
+        loaded,
+        make_rules(settings),
+        novelty.make(settings.profile, settings.threshold, settings.language_cap),
+    )
 
 
 def expected_indices(settings: Settings) -> float:

@@ -24,7 +24,7 @@ MOST_SHOTS = 19  # a list of 20 tasks has to leave room for a new one
 # What the data depends on. A run directory refuses to go on when one of these differs. `base_url` is not
 # among them: a scheduler starts the same server on another node every night.
 SHAPING = (
-    "backend", "model", "recipe", "profile", "threshold", "verify", "seed", "shots", "machine_shots",
+    "backend", "model", "recipe", "profile", "threshold", "language_cap", "verify", "seed", "shots", "machine_shots",
     "temperature", "top_p", "max_output_tokens", "choices", "answer", "endpoint", "lookahead",
     "only_language", "only_kind", "weights",
 )  # fmt: skip
@@ -60,6 +60,7 @@ class Settings(BaseModel):
     recipe: Literal["code-alpaca", "staged"] | None = None
     profile: Literal["code", "alpaca"] = "code"
     threshold: float = Field(default=0.7, ge=0, le=1)
+    language_cap: int = Field(default=3, ge=1)
     verify: Literal["off", "syntax"] | None = None
     seed: int = 0
     shots: int = Field(default=3, ge=1, le=20)
@@ -156,9 +157,13 @@ def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
     default("top_p", 0.95 if staged or local else 1.0)
     default("max_output_tokens", (640 if staged else 1024) if local else 2048 if staged else 3072)
     if staged and not given.get("only_kind"):
-        given["weights"] = {"kind": STAGED_KINDS, **(given.get("weights") or {})}
+        default("weights", {})
+        if isinstance(given["weights"], dict):
+            given["weights"] = {"kind": STAGED_KINDS, **given["weights"]}
     # Small: `staged` looks for duplicates before it spends more, and sees only what is this far behind.
-    default("lookahead", 8 if local else 2000 if given.get("batch") else 256)
+    # Where no request depends on an earlier task nothing is gained by that, and a retry holds up the others.
+    independent = not staged and not given.get("machine_shots") and backend == "openai"
+    default("lookahead", 8 if local else 2000 if given.get("batch") or independent else 256)
     default("concurrency", {"local": 4, "openai": 16}.get(str(backend), 1))
     return given
 

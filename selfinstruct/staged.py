@@ -45,7 +45,10 @@ _ENGLISH = {
 _CLOSED = "\n```"
 _BOLD = re.compile(r"\*\*(.+)\*\*\s*$")
 _LABEL = re.compile(r"^\s*(?:\d+[.)]\s*)?(?:\[[^\]\n]{0,120}\]\s*)?")
-_POINTS = re.compile(r"\b(?:this|these|following|below|given|provided)\b", re.IGNORECASE)
+_POINTS = re.compile(r"\b(?:this|these|below)\b", re.IGNORECASE)
+_FROM_NOTHING = re.compile(
+    r"(?:write|create|implement|define|build|design|make|develop|generate|construct)\b", re.IGNORECASE
+)
 
 
 def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
@@ -74,10 +77,11 @@ def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -
 
 
 def _points_at_input(candidate: Candidate, plan: Plan) -> bool:
-    """Whether the instruction speaks of code or data that it does not hold itself."""
+    """Whether the task needs code or data: its instruction speaks of some, or it was asked for and fits."""
     if filters.missing_input(candidate, ()) is not None:
         return True
-    return plan.with_input and _POINTS.search(candidate.instruction) is not None
+    text = candidate.instruction
+    return plan.with_input and (_FROM_NOTHING.match(text) is None or _POINTS.search(text) is not None)
 
 
 def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:

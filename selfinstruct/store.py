@@ -20,6 +20,7 @@ from typing import BinaryIO
 from selfinstruct.errors import InputError, LockedError, SelfInstructError, StoppedEarly
 from selfinstruct.records import JSON
 
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode  # made once: it is called often
 LOCK_TRIES = 10  # a hundredth of a second apart
 
 
@@ -69,7 +70,7 @@ class AppendLog:
     def append(self, *values: JSON) -> None:
         """Write a line for each value; it survives a kill of the process at once, a power cut after `sync`."""
         line = b"".join(
-            json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode() + b"\n" for value in values
+            _encode(value).encode() + b"\n" for value in values
         )
         with self._mutex:
             try:

@@ -92,13 +92,18 @@ class StubBatchServer(StubServer):
         self._shelf_lock = threading.RLock()
         self.spoil_create: list[Answer] = []  # answers that creations get although the batch is made
 
+    def __enter__(self) -> StubBatchServer:  # noqa: PYI034 - Self is not in Python 3.10
+        super().__enter__()
+        return self
+
     @property
     def asked_lines(self) -> list[str]:
         """The custom_id of every request in every batch, in order."""
         return [line["custom_id"] for made in self.shelf.batches.values() for line in made.requests]
 
     def finish(self, status: str = "completed") -> None:
-        """Let every open batch end at the next look."""
+        """Let every open batch, and those to come, end at the next look."""
+        self.fates = (Fate(status),)
         for made in self.shelf.batches.values():
             if made.fate.polls > 10**6:
                 made.fate = Fate(status, 0, made.fate.line)
@@ -196,7 +201,8 @@ class StubBatchServer(StubServer):
         if fate.refused:
             shown["errors"] = {"data": [{"code": code, "message": told} for code, told in fate.refused]}
             return
-        good, bad = list(fate.extra), []
+        good: list[bytes] = list(fate.extra)
+        bad: list[bytes] = []
         for place, line in enumerate(made.requests):
             status, body, error = self._do(place, line, fate)
             if status is None and error is None:

@@ -66,7 +66,7 @@ def test_keyed_rows_give_back_what_was_bought(tmp_path: Path) -> None:
     path = written(tmp_path / "replies.jsonl", {**row, "key": "9.0"}, row)
     backend = ReplayBackend(tmp_path)  # the run directory
     assert backend.path == path
-    expected = Reply((Choice("a"), Choice("b", "length")), Usage(7, 5, 3), "m", 1.5, 0.25)
+    expected = Reply((Choice("a"), Choice("b", "length")), Usage(7, 5, 3), "m", 1.5)
     assert backend.complete("4.1", ASK) == expected
     backend.close()
 

@@ -113,6 +113,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, second: signal.Signals) ->
         assert run.wait(60) == 128 + second
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a worker's socket, cut off
 def test_requests_in_flight_get_their_grace_and_no_more(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +129,7 @@ def test_requests_in_flight_get_their_grace_and_no_more(
 
         threading.Thread(target=stop_when_asked, daemon=True).start()
         words = ("generate", "--backend", "openai", "--model", "m", "--base-url", stub.url)
-        said = cli(*words, "-o", output, "-n", 5, "--concurrency", 3)
+        said = cli(*words, "-o", output, "-n", 60, "--concurrency", 3)
         assert len(stub.requests) == 3
     assert said.status == 3
     assert said.err.splitlines()[-1].startswith("selfinstruct: stopped by SIGTERM")
@@ -196,6 +197,7 @@ def same_bytes(one: Path, other: Path) -> bool:
     )
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a worker's socket, cut off
 def test_a_full_disk_at_any_size(
     cli: Cli, calm: tuple[StubServer, Path], small_disk: Callable[[str], Path]
 ) -> None:
@@ -241,7 +243,10 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path, calm: tuple
     words = [str(word) for word in openai_words(stub, output, 60)]
     program = [sys.executable, "-m", "selfinstruct", *words]
     limited = subprocess.run(
-        ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *program], capture_output=True, text=True, check=False
+        ["bash", "-c", 'ulimit -f 20; exec "$@"', "bash", *program],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert limited.returncode == 3, limited.stderr
     assert "File too large" in limited.stderr.splitlines()[-1]

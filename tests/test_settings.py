@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from selfinstruct.errors import InputError
-from selfinstruct.settings import DEFAULT_LOCAL_MODEL, SHAPING, Settings, make_settings, read_config
+from selfinstruct.settings import (
+    DEFAULT_LOCAL_MODEL,
+    SHAPING,
+    STAGED_KINDS,
+    Settings,
+    make_settings,
+    read_config,
+)
+from selfinstruct.vocabulary import KINDS
 
 OPENAI: dict[str, Any] = {"backend": "openai", "model": "m"}
 
@@ -49,7 +57,7 @@ def toml(folder: Path, text: str) -> Path:
             OPENAI,
             {
                 "recipe": "code-alpaca", "verify": "syntax", "endpoint": "chat", "temperature": 1.0, "top_p": 1.0,
-                "max_output_tokens": 3072, "lookahead": 256, "concurrency": 16,
+                "max_output_tokens": 3072, "lookahead": 2000, "concurrency": 16,
             },
         ),
         (
@@ -62,8 +70,10 @@ def toml(folder: Path, text: str) -> Path:
         ({"profile": "alpaca", "verify": "syntax"}, {"verify": "syntax"}),
         ({**OPENAI, "temperature": 0.0, "lookahead": 1, "concurrency": 64}, {"temperature": 0.0, "lookahead": 1}),
         ({"only_language": ["py", "sql"]}, {"only_language": ("py", "sql")}),
+        ({**OPENAI, "batch": True}, {"batch": True, "lookahead": 2000}),
+        ({**OPENAI, "batch": True, "lookahead": 5}, {"lookahead": 5}),
     ],
-    ids=range(9),
+    ids=range(11),
 )  # fmt: skip
 def test_what_is_not_given_follows_from_backend_and_recipe(
     flags: dict[str, Any], expected: dict[str, Any]
@@ -80,6 +90,41 @@ def test_what_is_not_given_follows_from_backend_and_recipe(
         made.top_p,
         made.max_output_tokens,
     }
+
+
+FIX: dict[str, dict[str, float]] = {"kind": {"fix": 2.0}}
+PYTHON: dict[str, dict[str, float]] = {"language": {"python": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("flags", "weights"),
+    [
+        ({}, {"kind": STAGED_KINDS}),
+        ({**OPENAI, "recipe": "staged"}, {"kind": STAGED_KINDS}),
+        ({"only_language": ["go"], "only_kind": []}, {"kind": STAGED_KINDS}),
+        ({"weights": {}}, {"kind": STAGED_KINDS}),
+        ({"weights": PYTHON}, {"kind": STAGED_KINDS, **PYTHON}),
+        ({"weights": FIX}, FIX),  # a table of the user's is the whole table
+        ({"weights": {**FIX, **PYTHON}}, {**FIX, **PYTHON}),
+        ({"only_kind": ["review"]}, {}),
+        ({"only_kind": ["review"], "weights": FIX}, FIX),
+        (OPENAI, {}),
+        ({"recipe": "code-alpaca"}, {}),
+        ({"recipe": "code-alpaca", "weights": PYTHON}, PYTHON),
+        ({"profile": "alpaca"}, {}),
+    ],
+)
+def test_staged_asks_less_often_for_the_kinds_that_small_models_fail_at(
+    flags: dict[str, Any], weights: dict[str, Any]
+) -> None:
+    made = make_settings(flags)
+    assert made.weights == weights
+    assert made.fingerprint()["weights"] == weights
+
+
+def test_the_table_of_staged_lowers_kinds_that_there_are() -> None:
+    assert set(STAGED_KINDS) <= set(KINDS)
+    assert all(0 < weight < 1 for weight in STAGED_KINDS.values())
 
 
 def test_flags_that_were_not_given_change_nothing() -> None:
@@ -163,8 +208,16 @@ def test_every_problem_is_in_the_one_line() -> None:
         ({"output": "/"}, "output: "),
         ({"output": "data.run"}, "output: "),
         ({"no_such_name": 1}, "no-such-name: "),
+        ({"batch": True}, "batch: only the backend openai has batches"),
+        ({**OPENAI, "wait": True}, "wait: it waits for batches"),
+        ({"heartbeat": 0}, "heartbeat: "),
+        ({"heartbeat": float("inf")}, "heartbeat: "),
+        ({"weights": True}, "weights: "),  # weights of staged, which has a table of its own
+        ({"weights": 0}, "weights: "),
+        ({"weights": "fix"}, "weights: "),
+        ({"weights": {"kind": {"fix": -1}}}, "no weight may be negative"),
     ],
-    ids=range(26),
+    ids=range(34),
 )
 def test_what_does_not_fit_together_is_refused_in_one_line(flags: dict[str, Any], words: str) -> None:
     message = refusal(flags)
@@ -212,18 +265,24 @@ def test_anything_is_settings_or_one_line(flags: dict[str, Any]) -> None:
 
 
 def test_the_fingerprint_has_what_the_data_depends_on_and_nothing_else() -> None:
-    base: dict[str, Any] = {**OPENAI, "base_url": "http://127.0.0.1:1"}
+    # Batches bring a lookahead of their own, and that one does shape the data.
+    base: dict[str, Any] = {**OPENAI, "base_url": "http://127.0.0.1:1", "lookahead": 256}
     fingerprint = make_settings(base).fingerprint()
-    assert set(fingerprint) == set(SHAPING)
-    free = {
+    assert set(fingerprint) == set(SHAPING) <= set(Settings.model_fields)
+    assert len(SHAPING) == len(set(SHAPING))
+    free: dict[str, Any] = {
         "num": 7, "output": "other.json", "seeds": "seeds", "base_url": "https://user:pw@other/v1", "concurrency": 3,
         "rpm": 1, "tpm": 1, "timeout": 1, "max_requests": 1, "max_tokens": 1, "max_cost": 1, "max_minutes": 1,
-        "stall": 1, "prices": {"input": 1, "output": 1}, "log_format": "json",
+        "stall": 1, "prices": {"input": 1, "output": 1}, "log_format": "json", "batch": True, "wait": True,
+        "heartbeat": 1, "metrics_file": "run.prom",
     }  # fmt: skip
-    assert make_settings({**base, **free}).fingerprint() == fingerprint
-    assert set(free) | set(SHAPING) == set(Settings.model_fields)
+    changed = make_settings({**base, **free})
+    assert changed.fingerprint() == fingerprint
+    assert all(getattr(changed, name) != getattr(make_settings(base), name) for name in free)
+    assert not set(free) & set(SHAPING)
     shaping: dict[str, Any] = {
-        "model": "n", "recipe": "staged", "profile": "alpaca", "threshold": 0.6, "verify": "off", "seed": 1, "shots": 2,
+        "model": "n", "recipe": "staged", "profile": "alpaca", "threshold": 0.6, "language_cap": 2, "verify": "off", "seed": 1,
+        "shots": 2,
         "machine_shots": 1, "temperature": 0.1, "top_p": 0.1, "max_output_tokens": 100, "choices": 2, "answer": "json",
         "endpoint": "completions", "lookahead": 3, "only_language": ["c"], "only_kind": ["fix"],
         "weights": {"kind": {"fix": 2}},
