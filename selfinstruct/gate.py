@@ -16,7 +16,7 @@ FIRST_WIDTH = 16  # slots to begin with; doubled in each round trip until the se
 SLACK = 1.0  # seconds by which a start may lag behind the even pace and be caught up with
 FULL = 0.15  # of the calls of a window may be refused before it counts as overload: a few strays are no sign
 WINDOW = 40  # calls, or as many as there are slots
-HOLD = 12  # windows without a new try, after the limit of the server was found
+HOLD = 10  # windows without a new try, after the limit of the server was found
 SAMPLE = 10  # replies after which their mean is trusted more than the worst case
 LONGEST_HINT = 600.0  # seconds; a header that asks for more is left to the server's own refusal
 RESET = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
@@ -37,9 +37,8 @@ class Start:
 class Gate:
     """Slots and rates of one run.
 
-    The slots follow the server: doubled in each round trip to begin with, then one more at a time, and cut to
-    the share that was served when too many calls of a window were refused (additive increase, multiplicative
-    decrease). A refused call keeps its slot cold for as long as a reply takes, so that refusals that come back
+    The slots follow the server: doubled in each round trip to begin with, then added step by step, and cut to
+    what the server was at work on when too many calls of a window were refused. A refused call keeps its slot cold for as long as a reply takes, so that refusals that come back
     at once do not outnumber the replies; it costs the run what a reply would have.
 
     Args:
@@ -65,6 +64,7 @@ class Gate:
         self._growing = True
         self._step, self._hold = 1.0, 0
         self._seen = self._refused = 0
+        self._floor = math.inf  # requests that the server was at work on when it refused one more
         self._cut_at = -math.inf
 
     # --- the way in and out ---------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Gate:
             self._cold.popleft()
         if self.busy + len(self._cold) >= int(self.width):
             return max(0.0, self._cold[0] - now) if self._cold else None
-        self._forget(now - MINUTE)
+        self._forget(now)
         waits = [0.0]
         if self._rpm is not None:
             waits.append(self._next_start - now)
@@ -134,7 +134,10 @@ class Gate:
         self._refused += refused
         if self._growing and served and not self._refused:
             self.width = min(float(self.most), self.width + 1)
-        flooded = self._refused >= 8 and self._refused * 2 > self._seen
+        if refused:
+            self._floor = min(self._floor, self.busy)
+        # Refusals come back long before replies: only when a reply is there, too, is a small sample a fair one.
+        flooded = served and self._refused >= 8 and self._refused * 2 > self._seen
         if self._seen < max(WINDOW, self.width) and not flooded:
             return
         share = self._refused / self._seen
@@ -142,18 +145,19 @@ class Gate:
             self._growing = False
             self._hold, self._step = HOLD, 1.0
             self._cut_at = now
-            self.width = max(1.0, math.ceil(self.width * max(0.25, 1 - share)))
+            self.width = max(1.0, min(self.width - 1, self._floor))
         elif self._hold:
             self._hold -= 1
         else:
             self.width = min(float(self.most), self.width + self._step)
             self._step = 1.0 if self._refused else 2 * self._step
         self._seen = self._refused = 0
+        self._floor = math.inf
 
     # --- rates ----------------------------------------------------------------------------------------
 
-    def _forget(self, before: float) -> None:
-        while self._window and self._window[0].at <= before:
+    def _forget(self, now: float) -> None:
+        while self._window and self._window[0].at + MINUTE <= now:  # the very sum that `wait` compares with
             start = self._window.popleft()
             start.in_window = False
             if start.used is None:

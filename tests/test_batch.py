@@ -400,6 +400,23 @@ def test_a_creation_whose_answer_is_lost_is_found_again(call: Callable[..., Ende
         assert len(stub.shelf.batches) == 2
 
 
+@pytest.mark.parametrize(("down", "status"), [(60, 0), (10**6, 4)])
+def test_an_outage_while_waiting(call: Callable[..., Ended], down: int, status: int) -> None:
+    class Away(StubBatchServer):
+        looks = 0
+
+        def _look(self, made: Any) -> Answer:
+            self.looks += 1
+            return error_answer(503, "overloaded", "Busy.") if 1 < self.looks < down else super()._look(made)
+
+    with Away(fates=(Fate(polls=2),)) as stub:
+        ended = call(stub, "run", 5, "--batch", "--wait")
+        assert ended.status == status
+        if status:
+            assert "run the same command again" in last_line(ended)
+        assert len(stub.shelf.batches) == 1
+
+
 def test_a_file_that_is_not_known_yet_is_tried_again(call: Callable[..., Ended]) -> None:
     class Slow(StubBatchServer):
         misses = 2
