@@ -14,6 +14,7 @@ from dataclasses import dataclass
 MINUTE = 60.0
 FIRST_WIDTH = 16  # slots to begin with; doubled in each round trip until the server refuses
 SLACK = 1.0  # seconds by which a start may lag behind the even pace and be caught up with
+FIRST_GUESS = 0.25  # seconds of a reply, before there is one
 FULL = 0.15  # of the calls of a window may be refused before it counts as overload: a few strays are no sign
 WINDOW = 40  # calls, or as many as there are slots
 HOLD = 10  # windows without a new try, after the limit of the server was found
@@ -123,7 +124,7 @@ class Gate:
             self._seconds += (seconds - self._seconds) * (0.1 if self._seconds else 1.0)
             self._mean.add(min(1.0, used / max(1, start.tokens)))
         if refused:
-            self._cold.append(now + (self._seconds or 1.0))
+            self._cold.append(now + (self._seconds or FIRST_GUESS))
         if start.at >= self._cut_at:  # what was sent before a cut tells nothing of the width after it
             self._learn(now, served=served, refused=refused)
 

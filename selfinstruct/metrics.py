@@ -58,7 +58,9 @@ def render(dataset: str, fields: Mapping[str, Any]) -> str:
         if label is None:
             lines.append(f"{name}{_labels(dataset=dataset)} {value}")
         else:
-            lines += [f"{name}{_labels(dataset=dataset, **{label: key})} {value[key]}" for key in sorted(value)]
+            lines += [
+                f"{name}{_labels(dataset=dataset, **{label: key})} {value[key]}" for key in sorted(value)
+            ]
     return "\n".join(lines) + "\n"
 
 

@@ -116,7 +116,7 @@ def waiting(calls: Calls) -> int:
 
 
 def busy(_: str, __: int) -> Reply:
-    raise Transient("busy", "http_429")
+    raise Transient("busy", "http_500")
 
 
 def flaky(failures: int, error: Transient) -> Callable[[str, int], Reply]:
@@ -312,8 +312,8 @@ def test_all_slots_are_used_and_never_one_more(run: RunDirectory, limit: int) ->
     together = threading.Barrier(limit)
 
     def answer(_: str, attempt: int) -> Reply:
-        together.wait(PATIENCE)
         if attempt == 1:
+            together.wait(PATIENCE)
             raise Transient("busy")
         return ANSWER
 
@@ -473,7 +473,7 @@ def test_stop_wakes_whoever_waits_and_its_first_reason_counts(run: RunDirectory)
 
     def answer(key: str, _: int) -> Reply:
         if key == "pausing":
-            raise Transient("busy", retry_after=1000.0)
+            raise Transient("busy", retry_after=500.0)
         assert door.wait(PATIENCE)
         return ANSWER
 
@@ -546,3 +546,160 @@ def test_an_estimate_is_the_worst_case_in_completions(text: str, tokens: int, n:
     assert raw == chat
     assert raw[1] == tokens * n
     assert raw[0] >= len(text.encode(errors="replace"))
+
+
+# --- what a limit must not lose ---------------------------------------------------------------------
+
+
+def test_a_server_that_asks_for_too_much_patience_ends_the_run(run: RunDirectory) -> None:
+    backend = Fake(flaky(1, Transient("busy", "http_429", retry_after=601.0)))
+    calls = Calls(backend, run, Limits())
+    with pytest.raises(BackendError, match=r"^busy and asks to wait 10 minutes; all replies are kept"):
+        calls.complete("0.0", ASK)
+    with pytest.raises(Stopping):
+        calls.complete("1.0", ASK)
+    assert backend.asked == ["0.0"]
+
+
+def test_a_restart_of_the_server_is_no_reason_to_end(run: RunDirectory) -> None:
+    """All slots fail at once, several times, and then it is there again."""
+    calls = Calls(Fake(flaky(5, Transient("lost"))), run, Limits(8))
+    results = in_threads([f"{k}.0" for k in range(40)], calls)
+    assert all(isinstance(result, Reply) for result in results.values())
+    assert run.totals.failures == {"connection": 200}
+
+
+def test_a_key_that_is_refused_is_asked_with_no_more_than_the_slots(run: RunDirectory) -> None:
+    def refuse(_: str, __: int) -> Reply:
+        time.sleep(0.01)
+        raise BackendError("refuses the key")
+
+    backend = Fake(refuse)
+    results = in_threads([f"{k}.0" for k in range(64)], Calls(backend, run, Limits(4)))
+    assert len(backend.asked) <= 4
+    assert {str(error) for error in results.values()} == {"refuses the key"}
+
+
+def test_replies_without_counts_cost_the_worst(run: RunDirectory) -> None:
+    calls = Calls(
+        Fake(lambda _, __: Reply((Choice("text"),))), run, Limits(max_tokens=2 * WORST), lambda p, c, _: p + c
+    )
+    assert calls.complete("0.0", ASK).cost == WORST
+    assert calls.complete("1.0", ASK).cost == WORST
+    with pytest.raises(Stopping, match="--max-tokens"):
+        calls.complete("2.0", ASK)
+
+
+def test_tokens_of_lost_calls_count_at_their_worst(run: RunDirectory) -> None:
+    backend = Fake(flaky(9, Transient("lost", "timeout")))
+    with pytest.raises(Stopping, match="--max-tokens"):
+        Calls(backend, run, Limits(max_tokens=3 * WORST)).complete("0.0", ASK)
+    assert len(backend.asked) == 3
+
+
+def test_what_is_given_up_at_the_end_is_on_the_bill_once(run: RunDirectory) -> None:
+    door = threading.Event()
+
+    def answer(key: str, _: int) -> Reply:
+        assert door.wait(PATIENCE)
+        if key == "lost":
+            raise Transient("closed", "connection")
+        return ANSWER
+
+    calls = Calls(Fake(answer), run, Limits(4), lambda prompt, completion, _: prompt + completion)
+    threads = [
+        threading.Thread(target=calls.complete, args=(key, ASK), daemon=True) for key in ("kept", "lost")
+    ]
+    for thread in threads:
+        thread.start()
+    until(lambda: calls.in_flight == 2)
+    calls.stop("enough")
+    calls.give_up()
+    assert run.totals.failures == {"given_up": 2}
+    door.set()
+    until(lambda: calls.in_flight == 0)
+    assert run.totals.cost == 2 * WORST
+    assert run.totals.requests == 1
+
+
+def test_requests_under_way_at_a_kill_are_on_the_bill(tmp_path: Path) -> None:
+    """The process is gone while two requests are at the server: nothing is logged of them but that they went."""
+    door = threading.Event()
+
+    def answer(key: str, attempt: int) -> Reply:
+        if key == "failing" and attempt == 1:
+            raise Transient("busy", "http_500")
+        if key == "slow" or key == "failing":
+            door.wait(PATIENCE)
+        return ANSWER
+
+    def price(prompt: int, completion: int, _: int) -> float:
+        return prompt + completion
+
+    with opened(tmp_path) as run:
+        calls = Calls(Fake(answer), run, Limits(4), price)
+        calls.complete("0.0", ASK)
+        threads = [
+            threading.Thread(target=calls.complete, args=(key, ASK), daemon=True)
+            for key in ("slow", "failing")
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(list(read_log(run.path / "sent.jsonl"))) == 5)
+        files = {path: path.read_bytes() for path in run.path.iterdir() if path.suffix == ".jsonl"}
+        calls.stop("end of the test")
+        door.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    for path, content in files.items():
+        path.write_bytes(content)  # as it was at that moment
+    for _ in range(2):  # and no second time
+        with opened(tmp_path) as run:
+            assert run.totals.cost == 70 + 2 * WORST
+            assert run.totals.failures == {"http_500": 1, "killed": 2}
+            calls = Calls(Fake(), run, Limits(max_cost=2 * WORST + 70 + 1.0), price)
+            with pytest.raises(Stopping, match="--max-cost"):
+                calls.complete("1.0", ASK)
+
+
+class Bill:
+    """A provider that bills what it worked on, whether or not the answer arrived."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.mutex = threading.Lock()
+        self.dollars = 0.0
+
+    def answer(self, _: str, __: int) -> Reply:
+        with self.mutex:
+            fate = self.rng.choice(
+                ["fine", "fine", "fine", "http_429", "http_500", "timeout", "connection", "refused"]
+            )
+            prompt, completion = (self.rng.randint(0, worst) for worst in estimate_tokens(ASK))
+            if fate in {"fine", "timeout", "connection"}:
+                self.dollars += (prompt + 3 * completion) / 1000
+        if fate == "refused":
+            raise RequestRefused("too long")
+        if fate != "fine":
+            raise Transient("lost", fate, retry_after=0.0)
+        return Reply((Choice("text"),), Usage(prompt, completion))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.1, 8.0), st.integers(1, 8), st.integers(1, 3), st.integers(0, 10**6))
+def test_the_bill_never_passes_the_limit_over_all_sittings(
+    limit: float, width: int, sittings: int, seed: int
+) -> None:
+    bill = Bill(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        for sitting in range(sittings):
+            with opened(Path(folder)) as run:
+                calls = Calls(
+                    Fake(bill.answer),
+                    run,
+                    Limits(width, max_cost=limit),
+                    lambda prompt, completion, _: (prompt + 3 * completion) / 1000,
+                )
+                in_threads([f"{20 * sitting + k}.0" for k in range(20)], calls)
+                assert bill.dollars <= run.totals.cost + 1e-9
+            assert bill.dollars <= limit + 1e-9
