@@ -61,10 +61,12 @@ class Server(asyncio.Protocol):
     spans: list[tuple[float, float]] = []  # noqa: RUF012
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         assert isinstance(transport, asyncio.Transport)
         self.transport, self.data = transport, b""
 
     def data_received(self, data: bytes) -> None:
+        """Take in a part of a request."""
         self.data += data
         head, found, body = self.data.partition(b"\r\n\r\n")
         if not found:
@@ -87,6 +89,7 @@ class Server(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self.latency, self.answer, digest, drawn, now)
 
     def answer(self, digest: bytes, drawn: float, began: float) -> None:
+        """Answer a request when its time has come."""
         self.spans.append((began, time.monotonic()))
         if self.faults and drawn < 0.05:
             self.send(429, b'{"error": {"message": "busy"}}', b"Retry-After: 1\r\n")
@@ -98,6 +101,7 @@ class Server(asyncio.Protocol):
             self.send(200, self.replies[int.from_bytes(digest[:4], "big") % len(self.replies)])
 
     def send(self, status: int, body: bytes, extra: bytes = b"") -> None:
+        """Write an answer."""
         if not self.transport.is_closing():
             head = b"HTTP/1.1 %d Stub\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n"
             self.transport.write(head % (status, extra, len(body)) + body)
@@ -152,8 +156,8 @@ def server(latency: float, *, faults: bool) -> Iterator[str]:
 def bare(url: str, folder: Path, requests: int, width: int) -> list[str]:
     """The command of the bare client, with the very prompts that selfinstruct sends."""
     from selfinstruct.openai_wire import request_body
-    from selfinstruct.records import Reply, Request
     from selfinstruct.recipes import make_recipe
+    from selfinstruct.records import Reply, Request
     from selfinstruct.session import load_seeds, make_pool
     from selfinstruct.settings import make_settings
 
@@ -172,7 +176,15 @@ def bare(url: str, folder: Path, requests: int, width: int) -> list[str]:
         except LookupError:
             continue
     (folder / "prompts.jsonl").write_text("\n".join(bodies) + "\n")
-    return [sys.executable, "-c", BARE, url, str(folder / "prompts.jsonl"), str(folder / "out.jsonl"), str(width)]
+    return [
+        sys.executable,
+        "-c",
+        BARE,
+        url,
+        str(folder / "prompts.jsonl"),
+        str(folder / "out.jsonl"),
+        str(width),
+    ]
 
 
 def ours(url: str, folder: Path, requests: int, width: int) -> list[str]:
@@ -187,7 +199,9 @@ def ours(url: str, folder: Path, requests: int, width: int) -> list[str]:
 CLIENTS = {"bare openai, threads": bare, "selfinstruct generate": ours}
 
 
-def measure(name: str, requests: int, width: int, latency: float, *, faults: bool) -> tuple[float, float, float]:
+def measure(
+    name: str, requests: int, width: int, latency: float, *, faults: bool
+) -> tuple[float, float, float]:
     """(CPU seconds, seconds at the server, share of the slots in use) of one run."""
     import urllib.request
 
@@ -213,7 +227,9 @@ def measure(name: str, requests: int, width: int, latency: float, *, faults: boo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.2)
@@ -226,7 +242,10 @@ def main() -> None:
         return
     sys.path.insert(0, str(ROOT))
     ideal = given.requests * given.latency / given.width
-    print(f"{given.requests} requests, {given.width} slots of {given.latency:g} s: ideal {ideal:.2f} s;", end=" ")
+    print(
+        f"{given.requests} requests, {given.width} slots of {given.latency:g} s: ideal {ideal:.2f} s;",
+        end=" ",
+    )
     print(f"load {os.getloadavg()[0]:.1f}")
     for faults in (False, True):
         print("\nwith 5 % 429, 2 % 500, 1 % resets" if faults else "\nwithout faults")

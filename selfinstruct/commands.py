@@ -87,7 +87,8 @@ def _run(settings: Settings, talk: Talk) -> None:
         except SelfInstructError as error:
             status = error.status
             talk.end()
-            _summarise(talk, session, error)
+            if session.run.totals.requests or talk.as_json:  # where nothing was answered, the error says it all
+                _summarise(talk, session, error)
             raise
         finally:
             talk.end()

@@ -265,7 +265,7 @@ def missing_input(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
 def unfinished_code(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     """A code fence that is opened and not closed: the output ended in the middle."""
     for name, text in candidate.row.items():
-        if len(_FENCE.findall(text)) % 2:
+        if ("```" in text or "~~~" in text) and len(_FENCE.findall(text)) % 2:
             return _found(text[-EVIDENCE:], name)
     return None
 
@@ -368,10 +368,26 @@ def _loop(text: str) -> str:
     line, count = Counter(lines).most_common(1)[0] if lines else ("", 0)
     if count >= 20 and 2 * count > len(lines) and len(line) >= 20:
         return line
-    tokens = re.findall(r"\w+|[^\w\s]", text)
     # A unit that comes ten times has a word that does; most texts have none, and are spared the search.
-    repeats = any(count >= LOOP and _WORD.search(token) for token, count in Counter(tokens).items())
-    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1 if repeats else 0):
+    names = re.findall(r"\w+", text)
+    often = Counter(names) if len(names) - len(set(names)) >= LOOP - 1 else {}
+    looped = any(times >= LOOP and _WORD.search(name) for name, times in often.items())
+    if looped and (unit := _unit(re.findall(r"\w+|[^\w\s]", text))):
+        return unit
+    if len(names) < FEW_OF:
+        return ""
+    # Numbers count as words here: rules of a style sheet or test cases say the same of different ones.
+    words = re.findall(r"\w{2,}|\d", text)
+    for i in range(0, len(words) - FEW_OF + 1, FEW_OF // 4):
+        few = set(words[i : i + FEW_OF])
+        if len(few) <= FEW and not any(map(str.isdigit, few)):
+            return " ".join(sorted(few))
+    return ""
+
+
+def _unit(tokens: Sequence[str]) -> str:
+    """The few tokens that come ten times in a row, "" if there are none."""
+    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1):
         run = 0
         for i in range(period, len(tokens)):
             run = run + 1 if tokens[i] == tokens[i - period] else 0
@@ -380,10 +396,4 @@ def _loop(text: str) -> str:
                 # Numbers and marks may well come ten times: zeros of a matrix, cells of a table.
                 if _WORD.search(unit) and len(unit) * LOOP >= 100:
                     return unit
-    # Numbers count as words here: rules of a style sheet or test cases say the same of different ones.
-    words = re.findall(r"\w{2,}|\d", text)
-    for i in range(0, len(words) - FEW_OF + 1, FEW_OF // 4):
-        few = set(words[i : i + FEW_OF])
-        if len(few) <= FEW and not any(map(str.isdigit, few)):
-            return " ".join(sorted(few))
     return ""

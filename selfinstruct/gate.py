@@ -39,8 +39,8 @@ class Gate:
     """Slots and rates of one run.
 
     The slots follow the server: doubled in each round trip to begin with, then added step by step, and cut to
-    what the server was at work on when too many calls of a window were refused. A refused call keeps its slot cold for as long as a reply takes, so that refusals that come back
-    at once do not outnumber the replies; it costs the run what a reply would have.
+    what the server was at work on when too many calls of a window were refused. A refused call keeps its slot
+    cold for as long as a reply takes, so that refusals that come back at once do not outnumber the replies.
 
     Args:
         most: slots at most.

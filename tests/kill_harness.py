@@ -32,6 +32,7 @@ import selfinstruct
 from selfinstruct import report
 
 REPOSITORY = Path(selfinstruct.__file__).parents[1]
+KEY = "sk-planted-for-the-test"
 PATIENCE = 300.0  # seconds after which a command that should have ended counts as hung
 LATENCY = 0.03
 STOPS = [signal.SIGTERM]
@@ -157,7 +158,8 @@ def read_rows(output: Path) -> list[dict[str, str]]:
 @contextmanager
 def command(words: list[str], errors: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The real command, its talk in a file; it does not outlive the test."""
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OPENAI_API_KEY": "sk-planted-for-the-test"}
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OPENAI_API_KEY": KEY}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # to compile all modules at each start takes half of it
     with errors.open("wb") as talk:
         run = subprocess.Popen(
             [sys.executable, "-m", "selfinstruct", *words],
@@ -252,6 +254,8 @@ class Series:
             self.figures.looks = reader.end()
         assert self.output.read_bytes() == calm.read_bytes()
         assert journal_of(self.output).read_bytes() == self.truth
+        for path in self.folder.rglob("*"):
+            assert not path.is_file() or KEY.encode() not in path.read_bytes()
         return self.figures
 
     def _sit(self, stub: Stub, *, kill: bool) -> bool:
@@ -276,7 +280,7 @@ class Series:
         """Before the first request, at any point of the start; else after some requests and a part of one."""
         if self.rng.random() < 0.3:
             time.sleep(self.rng.uniform(0.1, 1.1) * self.startup)
-        elif not stub.wait(len(stub.seen) + self.rng.randrange(1, 6), run):
+        elif not stub.wait(len(stub.seen) + self.rng.randrange(1, 5), run):
             return False
         else:
             time.sleep(self.rng.uniform(0, 2.5 * LATENCY))

@@ -57,16 +57,16 @@ def simulate(gate: Gate, serve: Callable[[float, int], Answer], until: float, mo
             assert alarm < math.inf, "everything waits for ever"
             now = max(alarm, math.nextafter(now, math.inf))
             continue
-        now, _, ended, answer = heapq.heappop(events)
-        if ended is not None and answer is not None:
-            working -= not answer.refused
-            gate.hear(ended, answer.headers)
+        now, _, ended, got = heapq.heappop(events)
+        if ended is not None and got is not None:
+            working -= not got.refused
+            gate.hear(ended, got.headers)
             gate.leave(
                 ended,
                 now,
-                0 if answer.refused else answer.used,
-                served=not answer.refused,
-                refused=answer.refused,
+                0 if got.refused else got.used,
+                served=not got.refused,
+                refused=got.refused,
             )
     return run
 

@@ -25,8 +25,8 @@ from selfinstruct.talk import Talk
 
 Cli = Callable[..., Ended]
 CASES = [
-    Case(),
-    Case(num=90, concurrency=1, flags=("--machine-shots", "1", "--lookahead", "3")),
+    Case(num=110),
+    Case(num=80, concurrency=1, flags=("--machine-shots", "1", "--lookahead", "3")),
     Case(num=200, concurrency=16),
     Case(num=110, concurrency=6, flags=("--profile", "alpaca", "--choices", "2")),
 ]

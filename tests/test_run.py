@@ -218,40 +218,6 @@ def test_a_second_run_is_kept_out(cli: Cli, tmp_path: Path) -> None:
         assert "SIGTERM" in said.splitlines()[-1]
 
 
-def test_kills_at_random_moments_lose_nothing_and_buy_nothing_twice(tmp_path: Path) -> None:
-    """The real command, killed -9 again and again, ends with the bytes of a run that was never killed."""
-    rng = random.Random(7)
-    with StubServer(latency=0.05) as stub:
-
-        def words(name: str) -> list[object]:
-            return ["generate", "--backend", "openai", "--model", "stub", "--base-url", stub.url,
-                    "-o", tmp_path / name, "-n", 150, "--concurrency", 4]  # fmt: skip
-
-        calm = command(*words("calm.json"))
-        _, said = calm.communicate(timeout=120)
-        assert calm.returncode == 0, said
-        needed = len(stub.requests)
-        kills = 0
-        while True:
-            run = command(*words("killed.json"))
-            more = len(stub.requests) + rng.randrange(1, 14)
-            while run.poll() is None and len(stub.requests) < more:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.08))
-            if run.poll() is None:
-                run.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGINT]))
-                kills += 1
-            _, said = run.communicate(timeout=60)
-            if (output := tmp_path / "killed.json").exists():
-                rows(output)  # valid at every moment
-            if run.returncode == 0:
-                break
-            assert run.returncode in {3, -signal.SIGKILL}, said
-        assert kills >= 2
-        assert digests(tmp_path / "calm.json") == digests(tmp_path / "killed.json")
-        assert len(stub.requests) - needed <= needed + 4 * (kills + 1) + 8
-
-
 def test_faults_on_the_way_change_nothing(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfinstruct.calls.FIRST_WAIT", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-planted-for-the-test")
