@@ -37,7 +37,9 @@ def measure(recipe: str, model: str, num: int, minutes: float, out: Path, extra:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="qwen2.5-coder-1.5b")
     parser.add_argument("--num", type=int, default=20)
     parser.add_argument("--minutes", type=float, default=8)
@@ -45,7 +47,9 @@ def main() -> None:
     parser.add_argument("extra", nargs="*", help="more flags for generate, after --")
     chosen = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f}")
-    print("| recipe | candidates | accepted | wall s | CPU s | accepted/min | accepted/CPU-min | per 1,000 tokens |")
+    print(
+        "| recipe | candidates | accepted | wall s | CPU s | accepted/min | accepted/CPU-min | per 1,000 tokens |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for recipe in ("staged", "code-alpaca"):
         row = measure(recipe, chosen.model, chosen.num, chosen.minutes, chosen.out, chosen.extra)

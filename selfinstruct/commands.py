@@ -87,7 +87,9 @@ def _run(settings: Settings, talk: Talk) -> None:
         except SelfInstructError as error:
             status = error.status
             talk.end()
-            if session.run.totals.requests or talk.as_json:  # where nothing was answered, the error says it all
+            if (
+                session.run.totals.requests or talk.as_json
+            ):  # where nothing was answered, the error says it all
                 _summarise(talk, session, error)
             raise
         finally:

@@ -58,9 +58,8 @@ class Job:
     concurrency: int
     grace: float  # seconds that requests in flight get when the run stops
     stall: int  # indices in a row without an accepted task that end the run
-    expected_yield: (
-        float | None
-    )  # tasks per index, to begin with; None: replies cost nothing, keep all slots full
+    # Tasks per index, to begin with; None where replies cost nothing: then all slots are kept full.
+    expected_yield: float | None
     sampler: Sampler
     pool: Pool
     recipe: Recipe

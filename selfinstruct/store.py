@@ -69,9 +69,7 @@ class AppendLog:
 
     def append(self, *values: JSON) -> None:
         """Write a line for each value; it survives a kill of the process at once, a power cut after `sync`."""
-        line = b"".join(
-            _encode(value).encode() + b"\n" for value in values
-        )
+        line = b"".join(_encode(value).encode() + b"\n" for value in values)
         with self._mutex:
             try:
                 written = 0

@@ -33,7 +33,9 @@ def command(*words: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def children_of(pid: int) -> list[int]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return [int(word) for word in found.stdout.split()]
 
 
@@ -91,7 +93,9 @@ def test_interrupt_ends_the_run_and_the_model(tmp_path: Path) -> None:
     assert "run the same command again" in said
 
 
-@pytest.mark.parametrize("flags", [["--answer", "json"], ["--endpoint", "completions"], ["--recipe", "staged"]])
+@pytest.mark.parametrize(
+    "flags", [["--answer", "json"], ["--endpoint", "completions"], ["--recipe", "staged"]]
+)
 def test_its_http_server_serves_the_openai_backend(tmp_path: Path, flags: list[str]) -> None:
     """llama.cpp as the foreign server that it is: chat with a schema, completions, staged chat."""
     output = tmp_path / "tasks.json"
