@@ -226,6 +226,8 @@ def why_not(language: str) -> str:
         if not command[0].startswith("{exe}") and shutil.which(command[0]) is None:
             instead = {"tsc": ", and no node from 22.6 on", "mcs": ", and no dotnet from 10 on"}
             return f"no {command[0]} on this machine{instead.get(command[0], '')}"
+    if language == "rust" and _version("rustc", "--version") == (0, 0):
+        return "the rustc on this machine does not run (a rustup without a toolchain?)"
     if language == "scala" and _version("scala", "-version") < (2, 11):
         return "the scala on this machine is older than 2.11"
     return ""
@@ -237,10 +239,12 @@ def is_slow(language: str) -> bool:
 
 
 def _version(*command: str) -> tuple[int, int]:
-    """Major and minor version that a command tells; (0, 0) if it is not there."""
+    """Major and minor version that a command tells; (0, 0) if it is not there or fails."""
     if shutil.which(command[0]) is None:
         return (0, 0)
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (0, 0)
     match = re.search(r"(\d+)\.(\d+)", done.stdout + done.stderr)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
