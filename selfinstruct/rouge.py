@@ -5,7 +5,9 @@ Only the arithmetic, of one pair or of one sequence with many; pools and duplica
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from rapidfuzz.distance import LCSseq
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+_WORD = 64  # bits of the machine word that holds the places of an entry
 
 
 def tokenize(text: str) -> list[str]:
@@ -74,85 +77,97 @@ def fmeasures(
     common: Ints, length: int | Ints, others: npt.NDArray[np.integer[Any]]
 ) -> npt.NDArray[np.float64]:
     """`fmeasure` for one length against many, with the same bits."""
-    longest = int(others.max(initial=0))
-    if isinstance(length, int) and (longest + 1) * (length + 1) < len(
-        others
-    ):  # fewer combinations than pairs: score each once
-        table = fmeasures(
-            np.tile(np.arange(length + 1), longest + 1), length, np.arange(longest + 1).repeat(length + 1)
-        )
-        return table.take(others * np.int64(length + 1) + common)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = common / length
         recall = common / others
         return np.where(common > 0, 2 * precision * recall / (precision + recall), 0.0)
 
 
-class Columns:
-    """A fixed block of token sequences, laid out to compare one sequence with all of them at once.
+class Occurrences:
+    """A growing list of token sequences that is compared with one sequence as a whole: F with each.
 
-    The layout is column by column (all first tokens, then all second ones, ...), longest sequence
-    first, so that the sequences still running are always a prefix.
+    For each token: the entries that have it, and at which places, as bits of one machine word. The
+    recurrence of Hyyro 2004 then runs over the query, one step a token, with the state on the entries'
+    side: so a step touches only the entries that have the token. Entries of more than 64 tokens take
+    the same steps one by one, in Python's integers. One thread at a time: the state is kept.
     """
 
-    def __init__(self, tokens: npt.NDArray[np.int32], starts: Ints, lengths: npt.NDArray[np.int32]) -> None:
-        """Lay out the sequences `tokens[starts[i] : starts[i] + lengths[i]]`."""
-        order = np.argsort(-lengths.astype(np.int64), kind="stable")
-        # A column costs about as much as three single comparisons, however few sequences reach it: the
-        # longest are compared one by one as long as that saves time.
-        tall = lengths[order]
-        few = int(np.argmin(np.arange(len(order)) + 3 * tall)) if len(order) else 0
-        self._long = [
-            (entry, tokens[starts[entry] : starts[entry] + lengths[entry]].tolist())
-            for entry in order[:few].tolist()
-        ]
-        self._order = order[few:]
-        begins, running = starts[self._order], tall[few:][::-1]
-        tallest = int(running[-1]) if len(running) else 0
-        counts = len(running) - np.searchsorted(running, np.arange(tallest), side="right")
-        self._counts: list[int] = counts.tolist()
-        columns = [tokens[begins[:count] + place] for place, count in enumerate(self._counts)]
-        self._tokens = np.concatenate(columns) if columns else np.empty(0, np.int32)
+    def __init__(self) -> None:
+        self._postings: dict[int, tuple[array[int], array[int]]] = {}  # of a token: entries, places
+        self._views: dict[int, tuple[Ints, npt.NDArray[np.uint64]]] = {}  # the same as numpy sees it
+        self._rows = array("q")  # of each entry: where its length begins in `_scores_of`
+        self._long: dict[int, int] = {}  # entries with more tokens than a word has bits, and how many
+        self._long_postings: dict[int, list[tuple[int, int]]] = {}  # of a token: such entry, places
+        self._state = np.empty(0, np.uint64)  # kept, as fresh memory costs more than what is done in it
 
-    def common(self, query: list[int], masks: npt.NDArray[Any]) -> Ints:
-        """The longest common subsequence with each sequence of the block, in their order.
+    def __len__(self) -> int:
+        return len(self._rows)
 
-        Bit-parallel over the query (Hyyro 2004), one machine word a sequence, all sequences at a time.
+    def append(self, tokens: Sequence[int]) -> None:
+        """Add an entry, given as token numbers of at least 0."""
+        entry, places = len(self._rows), dict[int, int]()
+        for place, token in enumerate(tokens):
+            places[token] = places.get(token, 0) | 1 << place
+        if len(tokens) > _WORD:
+            for token, bits in places.items():
+                self._long_postings.setdefault(token, []).append((entry, bits))
+            self._long[entry] = len(tokens)
+            self._rows.append(0)
+            return
+        for token, bits in places.items():
+            self._views.pop(token, None)  # an array that numpy looks into cannot grow
+            posting = self._postings.get(token)
+            if posting is None:
+                posting = self._postings[token] = array("q"), array("Q")
+            posting[0].append(entry)
+            posting[1].append(bits)
+        self._rows.append(len(tokens) * (_WORD + 1))
 
-        Args:
-            query: at most as many token numbers as `masks` has bits; negative ones match nothing.
-            masks: `query_masks(query, ...)`.
-        """
-        word = masks.dtype
-        matches = masks.take(self._tokens, out=np.empty(len(self._tokens), word), mode="clip")
-        state = np.full(len(self._order), np.iinfo(word).max, word)
-        hits, rest = np.empty_like(state), np.empty_like(state)
-        at = 0
-        for count in self._counts:
-            running, hit, left = state[:count], hits[:count], rest[:count]
-            np.bitwise_and(running, matches[at : at + count], out=hit)
-            np.subtract(running, hit, out=left)
-            np.add(running, hit, out=running)
-            np.bitwise_or(running, left, out=running)
-            at += count
-        found = np.empty(len(self._order) + len(self._long), np.int64)
-        found[self._order] = np.bitwise_count(~state)
-        for entry, tokens in self._long:
-            found[entry] = lcs_length(query, tokens)
-        return found
+    def scores(self, query: Sequence[int]) -> npt.NDArray[np.float64]:
+        """F of `query` with every entry, in their order; token numbers below 0 match nothing."""
+        count = len(self._rows)
+        if count > len(self._state):
+            self._state = np.empty(count + count // 8, np.uint64)
+        state = self._state[:count]
+        state.fill(np.iinfo(np.uint64).max)
+        for token in query:
+            view = self._views.get(token) or self._view(token)
+            if view is not None:
+                entries, places = view
+                running = state.take(entries)
+                hit = running & places
+                rest = running - hit
+                running += hit
+                running |= rest
+                state[entries] = running
+        common = np.bitwise_count(np.invert(state, out=state))
+        rows = np.add(common, np.frombuffer(self._rows, np.int64), out=state.view(np.int64))
+        scores: npt.NDArray[np.float64] = _scores_of(len(query)).take(rows)
+        for entry, long in self._common_with_long(query):
+            scores[entry] = fmeasure(long, len(query), self._long[entry])
+        return scores
+
+    def _common_with_long(self, query: Sequence[int]) -> Iterator[tuple[int, int]]:
+        states = {entry: (1 << size) - 1 for entry, size in self._long.items()}
+        for token in query:
+            for entry, places in self._long_postings.get(token, ()):
+                state = states[entry]
+                hit = state & places
+                states[entry] = (state + hit) | (state - hit)
+        for entry, size in self._long.items():
+            yield entry, (~states[entry] & ((1 << size) - 1)).bit_count()
+
+    def _view(self, token: int) -> tuple[Ints, npt.NDArray[np.uint64]] | None:
+        posting = self._postings.get(token)
+        if posting is None:
+            return None
+        view = np.frombuffer(posting[0], np.int64), np.frombuffer(posting[1], np.uint64)
+        self._views[token] = view
+        return view
 
 
-def query_masks(query: Sequence[int], vocabulary: int) -> npt.NDArray[Any] | None:
-    """For each token number below `vocabulary` the places where `query` has it, as bits.
-
-    None when the query is longer than the longest machine word, 64.
-    """
-    if len(query) > 64:
-        return None
-    masks = np.zeros(
-        vocabulary, np.uint16 if len(query) <= 16 else np.uint32 if len(query) <= 32 else np.uint64
-    )
-    for place, token in enumerate(query):
-        if token >= 0:
-            masks[token] |= masks.dtype.type(1 << place)
-    return masks
+@lru_cache(maxsize=128)
+def _scores_of(length: int) -> npt.NDArray[np.float64]:
+    """F of `length` tokens with 0 to 64 others, row by row, for 0 to 64 in common."""
+    others, common = np.divmod(np.arange((_WORD + 1) ** 2), _WORD + 1)
+    return fmeasures(common, length, others)

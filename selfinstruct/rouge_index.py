@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from selfinstruct.rouge import Columns, Ints, fmeasure, fmeasures, lcs_length, needed_common, query_masks
+from selfinstruct.rouge import Ints, Occurrences, fmeasure, lcs_length, needed_common
 from selfinstruct.rouge_postings import (
     WIDE,
     Batch,
@@ -39,9 +39,7 @@ from selfinstruct.rouge_postings import (
 
 _T = TypeVar("_T", bound=np.generic)
 _SCANNED = 32768  # newest entries that are looked through one by one; more only as the index grows
-_BLOCK = 32768  # entries laid out together for scores with all
 _FEW, _MANY = 8, 2  # how much larger than the newer ones postings must be to be left as they are
-_LOOSE = 64  # newest entries that are not laid out yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,7 @@ class RougeIndex:
         self._tokens: npt.NDArray[np.int32] = np.empty(16384, np.int32)
         self._needs: dict[int, Needs] = {}
         self._postings: list[Postings] = []
-        self._columns: list[Columns] = []
-        self._laid = 0  # entries in them
+        self._occurrences = Occurrences()  # of the entries that were there when all were last scored
 
     def __len__(self) -> int:
         return self._count
@@ -181,30 +178,9 @@ class RougeIndex:
     def scores(self, tokens: Sequence[str]) -> npt.NDArray[np.float64]:
         """F of `tokens` with every entry, in order of entry."""
         with self._lock:
-            count, size = self._count, len(tokens)
-            ids = [self._ids.get(token, -1) for token in tokens]
-            masks = query_masks(ids, len(self._ids))
-            laid = self._laid_out() if masks is not None else 0
-            parts = [block.common(ids, masks) for block in self._columns] if masks is not None else []
-            starts, lengths = self._start[laid:count].tolist(), self._length[laid:count].tolist()
-            rest = [
-                lcs_length(ids, self._tokens[start : start + length].tolist())
-                for start, length in zip(starts, lengths, strict=True)
-            ]
-            common = np.concatenate((*parts, np.array(rest, np.int64)))
-            return fmeasures(common, size, self._length[:count])
-
-    def _laid_out(self) -> int:
-        """Lay the entries out in blocks of columns, but for the newest few; returns how many are."""
-        if self._count - self._laid > _LOOSE:
-            if self._laid % _BLOCK:
-                self._columns.pop()  # the last block was not full
-            for first in range(self._laid - self._laid % _BLOCK, self._count, _BLOCK):
-                last = min(first + _BLOCK, self._count)
-                block = Columns(self._tokens, self._start[first:last], self._length[first:last])
-                self._columns.append(block)
-            self._laid = self._count
-        return self._laid
+            for entry in range(len(self._occurrences), self._count):
+                self._occurrences.append(self._entry(entry))
+            return self._occurrences.scores([self._ids.get(token, -1) for token in tokens])
 
     def _scan(self, first: int, end: int, query: Query) -> Ints:
         return near(self._fold[first:end], self._slack[first:end], query) + first

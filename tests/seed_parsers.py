@@ -11,6 +11,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 _VOID = "area base br col embed hr img input link meta source track wbr"
 _OPTIONAL = "body colgroup dd dt head html li option p tbody td tfoot th thead tr"
@@ -111,6 +112,40 @@ def _parse_regex(text: str) -> bool:
 def _parse_json(text: str) -> bool:
     json.loads(text)
     return True
+
+
+# Grammars whose wheels carry them compiled; the function of the module that gives the grammar.
+GRAMMARS = {
+    "csharp": ("c_sharp", "language"),
+    "dart": ("dart", "language"),
+    "haskell": ("haskell", "language"),
+    "kotlin": ("kotlin", "language"),
+    "powershell": ("powershell", "language"),
+    "rust": ("rust", "language"),
+    "scala": ("scala", "language"),
+    "swift": ("swift", "language"),
+    "typescript": ("typescript", "language_typescript"),
+}
+
+
+def parse_by_grammar(language: str, text: str) -> bool:
+    """Whether a tree-sitter grammar is there for the language; it finds no error in the text."""
+    module, function = GRAMMARS.get(language, ("", ""))
+    try:
+        engine = importlib.import_module("tree_sitter")
+        grammar = getattr(importlib.import_module(f"tree_sitter_{module}"), function)
+    except (ImportError, AttributeError):
+        return False
+    root = engine.Parser(engine.Language(grammar())).parse(text.encode()).root_node
+    if root.has_error:
+        raise ValueError(f"the {language} grammar finds an error: {_error_line(root)}")
+    return True
+
+
+def _error_line(node: Any) -> str:
+    while broken := next((child for child in node.children if child.has_error), None):
+        node = broken
+    return f"line {node.start_point[0] + 1}: {node.text.decode(errors='replace')[:60]!r}"
 
 
 # Each returns False when it cannot tell on this machine, and raises ValueError for wrong text.

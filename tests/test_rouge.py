@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer, tokenizers
 
-from selfinstruct.rouge import Columns, fmeasure, fmeasures, lcs_length, needed_common, query_masks, tokenize
+from selfinstruct.rouge import Occurrences, fmeasure, fmeasures, lcs_length, needed_common, tokenize
 
 HISTORIC = tokenizers.DefaultTokenizer(use_stemmer=False)
 TOKENS = st.lists(st.integers(0, 6), max_size=40)
@@ -54,20 +54,32 @@ def test_true_ties_at_seven_tenths_fall_on_both_sides() -> None:
     assert 0 < above < len(ties)
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 17, 31, 32, 33, 63, 64])
-@pytest.mark.parametrize("many", [0, 1, 63, 300])
-def test_common_subsequences_with_many_equal_those_with_each(length: int, many: int) -> None:
-    rng = np.random.default_rng(length)
-    query = rng.integers(-1, 9, length).tolist()
-    lengths = rng.integers(0, 90, many).astype(np.int32)
-    starts = (np.cumsum(lengths) - lengths).astype(np.int64)
-    tokens = rng.integers(0, 12, int(lengths.sum())).astype(np.int32)
-    masks = query_masks(query, 12)
-    assert masks is not None
-    each = [tokens[start : start + size].tolist() for start, size in zip(starts, lengths, strict=True)]
-    expected = [lcs_length(query, one) for one in each]
-    assert Columns(tokens, starts, lengths).common(query, masks).tolist() == expected
+@given(
+    st.lists(st.integers(-1, 8), max_size=150),
+    st.lists(st.lists(st.integers(0, 9), max_size=70), max_size=12),
+    st.integers(0, 12),
+)
+@settings(deadline=None)
+def test_scores_with_all_have_the_bits_of_those_with_each(
+    query: list[int], sequences: list[list[int]], first: int
+) -> None:
+    pool = Occurrences()
+    assert pool.scores(query).tolist() == []
+    for part in (sequences[:first], sequences[first:]):  # the list grows between two questions
+        for sequence in part:
+            pool.append(sequence)
+        each = [rouge_scorer._score_lcs(query, one).fmeasure for one in sequences[: len(pool)]]
+        assert pool.scores(query).tolist() == each
 
 
-def test_no_masks_for_a_query_longer_than_a_machine_word() -> None:
-    assert query_masks(range(65), 65) is None
+@pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 66, 200])
+@pytest.mark.parametrize("other", [0, 1, 63, 64, 65, 66, 200])
+def test_scores_at_the_edges_of_the_machine_word(length: int, other: int) -> None:
+    rng = np.random.default_rng(length * 1000 + other)
+    query, same = rng.integers(0, 30, length).tolist(), list(range(30, 30 + other))
+    pool = Occurrences()
+    for sequence in (rng.integers(0, 30, other).tolist(), same, [7] * other):
+        pool.append(sequence)
+        for asked in (query, same[: length + 1], [7] * length):
+            each = fmeasure(lcs_length(asked, sequence), len(asked), other)
+            assert pool.scores(asked).tolist()[-1] == each

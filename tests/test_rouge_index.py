@@ -122,9 +122,7 @@ def test_readers_with_a_limit_are_not_disturbed_by_the_adder() -> None:
     assert len(index) == 600
 
 
-def test_scores_with_all_equal_scores_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfinstruct.rouge_index._BLOCK", 100)
-    monkeypatch.setattr("selfinstruct.rouge_index._LOOSE", 7)
+def test_scores_with_all_equal_scores_with_each() -> None:
     pool = [*zipf_sequences(330, seed=4), [], ["a"] * 70]
     index = RougeIndex(0.7)
     for entry, sequence in enumerate(pool):
