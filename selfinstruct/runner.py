@@ -186,7 +186,8 @@ class _Line:
         if job.expected_yield is not None:
             per_index = (self.accepted + 5 * job.expected_yield) / (self.decided + 5)
             missing = math.ceil(1.2 * (job.target - self.size) / max(per_index, 0.05)) + job.spare
-            width = min(width, missing - len(self.noted) - (len(self.done) if self.noted else 0))
+            # What is answered and waits for its turn counts too: one slow reply must not buy many others.
+            width = min(width, missing - len(self.noted) - len(self.done))
         return min(width, job.lookahead - (self.following - job.pool.decided) + self.unfinished)
 
     def receive(self, outcome: Outcome) -> None:

@@ -383,8 +383,10 @@ def test_a_stall_is_counted_over_all_sittings(call: Callable[..., Ended]) -> Non
 def test_faults_of_the_endpoints_change_nothing(
     call: Callable[..., Ended], tmp_path: Path, calm: tuple[bytes, bytes]
 ) -> None:
-    faults = {"429": 0.15, "500": 0.15, "reset_before": 0.1, "reset_in": 0.1, "reset_after": 0.1}
-    for seed in range(3):
+    # The body of a creation holds a random name, so faults differ from run to run: with six in ten calls
+    # failing, all attempts of one call would fail now and then, and the run would rightly end.
+    faults = {"429": 0.07, "500": 0.07, "reset_before": 0.05, "reset_in": 0.05, "reset_after": 0.05}
+    for seed in range(6):
         with StubBatchServer(faults=faults, fault_seed=seed, fates=(Fate(polls=2),)) as stub:
             ended = call(stub, f"run{seed}", 40, "--batch", "--wait")
             assert ended.status == 0, ended.err

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Ended, invented_rows, numbered
-from stub_server import StubServer
+from stub_server import StubServer, alpaca_answer
 
 import selfinstruct
 from selfinstruct import StoppedEarly, generate
@@ -285,3 +285,20 @@ def test_provenance_joins_rows_with_seeds(cli: Cli, replies: Path, tmp_path: Pat
     assert any(line.get("derived_from") for line in lines)
     for line in lines:
         assert set(line.get("derived_from", [])) <= ids
+
+
+def test_one_slow_reply_does_not_buy_many_others(cli: Cli, tmp_path: Path) -> None:
+    """While index 0 is waited for, no more is asked for than the target is expected to need."""
+    slow: list[bytes] = []
+
+    def answer(body: dict[str, Any], asked: Any) -> Any:
+        if not slow or slow[0] == asked.body:
+            slow[:] = [asked.body]
+            time.sleep(1.5)
+        return alpaca_answer(body, asked)
+
+    with StubServer(answer=answer) as stub:
+        words = ("generate", "--backend", "openai", "--model", "stub", "--base-url", stub.url)
+        ended = cli(*words, "-o", tmp_path / "slow.json", "-n", 20, "--concurrency", 4)
+        assert ended.status == 0, ended.err
+        assert len(stub.requests) <= 12
