@@ -1,0 +1,1 @@
+"""Rows on their way to a trainer: reading any form, curating, mixing, exporting."""

@@ -1,0 +1,1 @@
+"""Recipes that make new rows from rows or from code."""
