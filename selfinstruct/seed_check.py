@@ -14,7 +14,7 @@ from selfinstruct import novelty
 from selfinstruct.records import Candidate, Seed
 from selfinstruct.seed_secrets import find_secrets
 from selfinstruct.seeds import RUN_KEYS, Placed, Problem, scan
-from selfinstruct.syntax import check_syntax
+from selfinstruct.verify.syntax import check_syntax
 
 _PLACE = re.compile(r"(?P<file>.*?)(?::(?P<line>\d+)|, task (?P<task>\d+))?")
 _WHY = {

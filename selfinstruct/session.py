@@ -26,7 +26,7 @@ from selfinstruct.runner import generate as run_loop
 from selfinstruct.sampling import Sampler
 from selfinstruct.seams import Backend
 from selfinstruct.settings import Settings, make_settings
-from selfinstruct.syntax import check_syntax
+from selfinstruct.verify.syntax import check_syntax
 from selfinstruct.vocabulary import find_kind, find_language
 
 if TYPE_CHECKING:

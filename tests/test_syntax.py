@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import selfinstruct
 from selfinstruct.records import Candidate, Rejection
-from selfinstruct.syntax import check_syntax
+from selfinstruct.verify.syntax import check_syntax
 
 
 def verdict(output: str, language: str | None = "python", kind: str | None = "write") -> Rejection | None:
@@ -105,7 +105,7 @@ def test_good_json_passes(text: str) -> None:
     assert verdict(fenced(text, "json"), "python") is None
 
 
-@pytest.mark.parametrize("text", ["{'a': 1}", '{"a": 1,}', '{"a": 1', "", "[" * 100_000])
+@pytest.mark.parametrize("text", ["{'a': 1}", '{"a": 1,}', '{"a": 1', "[" * 100_000])
 def test_bad_json_is_told(text: str) -> None:
     for found in (verdict(text, "json"), verdict(fenced(text, "JSON"), None, None)):
         assert found is not None
@@ -130,7 +130,7 @@ def test_no_code_brings_the_interpreter_down() -> None:
     # In a process of its own, so that a crash is a failure of this test alone.
     program = f"""if True:
         from selfinstruct.records import Candidate
-        from selfinstruct.syntax import check_syntax
+        from selfinstruct.verify.syntax import check_syntax
         for code in ({DEEP}):
             found = check_syntax(Candidate("Do.", "", code, language="python", kind="write"))
             assert found is None or found.evidence["message"], code[:20]
