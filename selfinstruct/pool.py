@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from selfinstruct.records import Candidate, Decision, Rejection, Row, Seed, row_id
 from selfinstruct.seams import Novelty
+from selfinstruct.verify.verdict import Verdict
 
 Filter = Callable[[Candidate, Sequence[Seed]], Rejection | None]
 Check = Callable[[Candidate], Rejection | None]
@@ -21,12 +22,14 @@ class Rules:
     """What a profile and `--verify` ask of a candidate.
 
     `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only,
-    `check` the verification of the output.
+    `check` looks at the output without running it. With `ran` a candidate needs a verdict, too: running code
+    takes long and is done where the recipe is (`verify.loop`); here its verdict is only used.
     """
 
     refuse: Filter
     refuse_instruction: Filter
     check: Check
+    ran: Callable[[Verdict], Rejection | None] | None = None
 
 
 class Pool:
@@ -57,10 +60,20 @@ class Pool:
         """Accept or reject a candidate against the pool as it is now."""
         rejection = candidate.rejection or self.rules.refuse(candidate, shots)
         if rejection is None:
-            rejection = self._duplicate(candidate, None) or self.rules.check(candidate)
+            rejection = self._duplicate(candidate, None) or self._verify(candidate)
         if rejection is not None:
-            return Decision(replace(candidate, rejection=None), rejection)
-        return Decision(candidate, evidence=self.novelty.evidence(candidate.instruction))
+            told = Rejection(rejection.reason, rejection.evidence | candidate.notes)
+            return Decision(replace(candidate, rejection=None), told)
+        return Decision(candidate, evidence=self.novelty.evidence(candidate.instruction) | candidate.notes)
+
+    def _verify(self, candidate: Candidate) -> Rejection | None:
+        """The last question. What is no duplicate now was none in any earlier view, so it has its verdict."""
+        if candidate.verdict is not None and self.rules.ran is not None:
+            return self.rules.ran(candidate.verdict)
+        rejection = self.rules.check(candidate)
+        # Else code that nobody ran would be taken for right.
+        assert rejection is not None or self.rules.ran is None  # noqa: S101
+        return rejection
 
     def _duplicate(self, candidate: Candidate, limit: int | None) -> Rejection | None:
         match = self.novelty.duplicate_of(
@@ -114,3 +127,12 @@ class View:
             candidate, self.entries
         )
         return None if rejection is None else replace(candidate, rejection=rejection)
+
+    def refuse(self, candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
+        """Why the candidate is bound to fail without its code being run, None if nothing is known against it."""
+        pool = self.pool
+        return (
+            pool.rules.refuse(candidate, shots)
+            or pool._duplicate(candidate, self.entries)  # noqa: SLF001
+            or pool.rules.check(candidate)
+        )

@@ -8,7 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from selfinstruct.verify.verdict import Verdict
 
 JSON: TypeAlias = Any  # a value that `json.dumps` takes
 Row: TypeAlias = dict[str, str]  # exactly the keys instruction, input, output
@@ -121,7 +124,8 @@ class Candidate:
     """An instruction/input/output triple parsed from a reply.
 
     `raw` is the text it was read from. A candidate that could not be read, or that the recipe
-    gave up on, carries its `rejection` from there.
+    gave up on, carries its `rejection` from there. `verdict` is what running its code came to, where that
+    is asked for; `notes` go into the evidence of whatever is decided.
     """
 
     instruction: str = ""
@@ -131,6 +135,8 @@ class Candidate:
     language: str | None = None
     kind: str | None = None
     rejection: Rejection | None = None
+    verdict: Verdict | None = None
+    notes: dict[str, JSON] = field(default_factory=dict)
 
     @property
     def row(self) -> Row:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from selfinstruct.records import JSON, Candidate, Reply, Request, Seed
+from selfinstruct.records import JSON, Candidate, Rejection, Reply, Request, Seed
 
 
 class Backend(Protocol):
@@ -86,6 +86,9 @@ class PoolView(Protocol):
 
     def judge_instruction(self, candidate: Candidate) -> Candidate | None:
         """The candidate with its rejection, if its instruction alone is bound to fail, else None."""
+
+    def refuse(self, candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
+        """Why the candidate is bound to fail without its code being run, None if nothing is known against it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,9 @@ class Pool:
             return replace(candidate, rejection=Rejection("too_similar", {"score": 1.0}))
         return None
 
+    def refuse(self, candidate: Candidate, _: Sequence[Seed]) -> Rejection | None:
+        return Rejection("too_similar") if candidate.instruction in self.known else None
+
 
 class Script:
     """A `complete` that gives the next reply and keeps what was asked."""

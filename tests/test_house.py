@@ -25,6 +25,7 @@ def name_of(module: Path) -> str:
 PURE = {
     "alpaca", "errors", "filters", "gate", "labels", "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
+    "verify.verdict",
 }  # fmt: skip
 PURE_IMPORTS = {
     "__future__", "array", "ast", "bisect", "collections", "dataclasses", "functools", "hashlib", "heapq", "itertools",
