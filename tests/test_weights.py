@@ -122,7 +122,7 @@ def pull_in_child(tmp_path: Path, progress: str, pip: list[str] | None = None) -
 
 def test_the_catalogue_is_pinned_and_adds_up() -> None:
     models = weights.catalogue()
-    assert list(models) == ["qwen2.5-coder-1.5b", "smollm2-135m"]
+    assert list(models) == ["qwen2.5-coder-1.5b", "smollm2-135m", "minilm-l6"]
     assert next(iter(models)) == weights.DEFAULT
     for alias, model in models.items():
         assert model.alias == alias
