@@ -21,6 +21,7 @@ from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import Settings
 from selfinstruct.vocabulary import KINDS, LANGUAGES, find_kind, find_language
 
+_CLOSED = "\n```"
 LIST_SIZE = 20  # tasks that one call asks for, the shots included
 TASKS_SCHEMA = {
     "type": "object",
@@ -67,6 +68,48 @@ def make_recipe(settings: Settings) -> Recipe:
 def seed_of_choice(plan: Plan, step: int) -> int:
     """The model's sampling seed for a step of an index."""
     return (plan.seed + step) & 0x7FFFFFFF
+
+
+def ask(
+    settings: Settings,
+    system: str,
+    user: str,
+    fence: str,
+    *,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+    n: int = 1,
+) -> Request:
+    """A turn of a chat, its answer already begun with `fence`; as one text where the server has no chat."""
+    messages = [("system", system), ("user", user), *([("assistant", fence)] if fence else [])]
+    # The embedded model has a chat template; a server that is asked for completions may have none.
+    raw = settings.endpoint == "completions" and settings.backend != "local"
+    return Request(
+        prompt=f"{system}\n\nTask: {user}\n\nAnswer:\n{fence}" if raw else None,
+        messages=() if raw else tuple(messages),
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=settings.top_p or 1.0,
+        stop=("```",) if fence else ("\nTask:",) if raw else (),
+        seed=seed,
+        n=n,
+        extra={"cache_prompt": True} if settings.backend == "local" else {},
+    )
+
+
+def whole(text: str, fence: str) -> str:
+    """The answer with the fence that was opened for it, and its end. Some servers repeat the opening."""
+    text = text.strip("\n")
+    # The fence goes in first: an answer that closes it at once is empty, not a piece of a fence.
+    return f"{fence}{text.removeprefix(fence)}".partition(_CLOSED)[0] + _CLOSED if fence else text
+
+
+def open_fence(settings: Settings, language: str | None) -> str:
+    """The fence an answer is begun with: llama.cpp and completions go on with it, other chats would not."""
+    if settings.endpoint == "chat":
+        return ""
+    return f"```{language if language not in {None, 'text'} else ''}\n"
 
 
 def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete) -> list[Candidate]:

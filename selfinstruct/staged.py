@@ -13,7 +13,7 @@ import re
 from dataclasses import replace
 
 from selfinstruct import filters, parsing
-from selfinstruct.recipes import is_cut, prompt_text, seed_of_choice
+from selfinstruct.recipes import ask, is_cut, open_fence, prompt_text, seed_of_choice, whole
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import Settings
@@ -42,7 +42,6 @@ _ENGLISH = {
     "swift",
     "dart",
 }  # names that are words of a sentence, too
-_CLOSED = "\n```"
 _BOLD = re.compile(r"\*\*(.+)\*\*\s*$")
 _LABEL = re.compile(r"^\s*(?:\d+[.)]\s*)?(?:\[[^\]\n]{0,120}\]\s*)?")
 _POINTS = re.compile(r"\b(?:this|these|below)\b", re.IGNORECASE)
@@ -68,7 +67,7 @@ def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -
     if points:
         choice = complete(_input_request(settings, plan, candidate.instruction)).choices[0]
         fence = _fence(settings, plan, begins_in=plan.kind != "translate")
-        candidate = replace(candidate, input=parsing.no_input(_first_block(_whole(choice.text, fence))))
+        candidate = replace(candidate, input=parsing.no_input(_first_block(whole(choice.text, fence))))
         if is_cut(choice):
             return [_given_up(replace(candidate, raw=choice.text), "input")]
     answers = complete(_output_request(settings, plan, candidate)).choices
@@ -85,17 +84,10 @@ def _points_at_input(candidate: Candidate, plan: Plan) -> bool:
 
 
 def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:
-    output, language = parsing.strip_fence(_whole(answer.text, fence).rstrip())
+    output, language = parsing.strip_fence(whole(answer.text, fence).rstrip())
     found = candidate.language or find_language(language or "")
     finished = replace(candidate, output=output, raw=answer.text, language=found)
     return _given_up(finished, "output") if is_cut(answer) else finished
-
-
-def _whole(text: str, fence: str) -> str:
-    """The answer with the fence that was opened for it, and its end. Some servers repeat the opening."""
-    text = text.strip("\n")
-    # The fence goes in first: an answer that closes it at once is empty, not a piece of a fence.
-    return f"{fence}{text.removeprefix(fence)}".partition(_CLOSED)[0] + _CLOSED if fence else text
 
 
 def _given_up(candidate: Candidate, part: str) -> Candidate:
@@ -141,7 +133,7 @@ def _input_request(settings: Settings, plan: Plan, instruction: str) -> Request:
     """Asked apart from the list: with the examples in sight a small model writes an input for one of them."""
     about = f" about {plan.topic}" if plan.topic else ""
     fence = _fence(settings, plan, begins_in=plan.kind != "translate")
-    return _asked(
+    return ask(
         settings,
         prompt_text("staged_input"),
         f"A programmer asks{about}:\n{instruction}",
@@ -154,7 +146,7 @@ def _input_request(settings: Settings, plan: Plan, instruction: str) -> Request:
 
 def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
     given = f"\n\n```\n{candidate.input}\n```" if candidate.input else ""
-    return _asked(
+    return ask(
         settings,
         prompt_text("staged_output"),
         candidate.instruction + given,
@@ -166,39 +158,9 @@ def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Req
     )
 
 
-def _asked(
-    settings: Settings,
-    system: str,
-    user: str,
-    fence: str,
-    *,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    n: int = 1,
-) -> Request:
-    """A turn of a chat, its answer already begun with `fence`; as one text where the server has no chat."""
-    messages = [("system", system), ("user", user), *([("assistant", fence)] if fence else [])]
-    # The embedded model has a chat template; a server that is asked for completions may have none.
-    raw = settings.endpoint == "completions" and settings.backend != "local"
-    return Request(
-        prompt=f"{system}\n\nTask: {user}\n\nAnswer:\n{fence}" if raw else None,
-        messages=() if raw else tuple(messages),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=settings.top_p or 1.0,
-        stop=("```",) if fence else ("\nTask:",) if raw else (),
-        seed=seed,
-        n=n,
-        extra={"cache_prompt": True} if settings.backend == "local" else {},
-    )
-
-
 def _fence(settings: Settings, plan: Plan, *, begins_in: bool = True) -> str:
-    """The fence an answer is begun with: llama.cpp and completions go on with it, other chats would not."""
-    if settings.endpoint == "chat":
-        return ""
-    return f"```{plan.language if begins_in and plan.language not in {None, 'text'} else ''}\n"
+    """`open_fence` in the plan's language, or in none where the input is in another one."""
+    return open_fence(settings, plan.language if begins_in else None)
 
 
 def _output_fence(settings: Settings, plan: Plan) -> str:
