@@ -104,8 +104,11 @@ def generate(
         str | None, typer.Option(help="An OpenAI-compatible server; the key comes from OPENAI_API_KEY.")
     ] = None,
     recipe: Annotated[
-        Literal["code-alpaca", "staged"] | None,
-        typer.Option(help="One call for many tasks, or part by part. [default: staged for local]"),
+        Literal["code-alpaca", "staged", "self-instruct"] | None,
+        typer.Option(
+            help="One call for many tasks, part by part, or an instruction and instances of it. [default: staged "
+            "for local, else code-alpaca]"
+        ),
     ] = None,
     profile: Annotated[
         Literal["code", "alpaca"] | None,
@@ -123,9 +126,11 @@ def generate(
         typer.Option(help="Check the answers' code. [default: syntax; off for the profile alpaca]"),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all sampling. [default: 0]")] = None,
-    shots: Annotated[int | None, typer.Option(help="Seed tasks shown per request. [default: 3]")] = None,
+    shots: Annotated[
+        int | None, typer.Option(help="Seed tasks shown per request. [default: 3; self-instruct: 6]")
+    ] = None,
     machine_shots: Annotated[
-        int | None, typer.Option(help="Accepted tasks shown per request. [default: 0]")
+        int | None, typer.Option(help="Accepted tasks shown per request. [default: 0; self-instruct: 2]")
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="[default: 0.8 for staged and local, else 1]")
@@ -135,6 +140,10 @@ def generate(
         int | None, typer.Option(help="Tokens of one reply. [default: by backend and recipe]")
     ] = None,
     choices: Annotated[int | None, typer.Option(help="Answers to each request (n). [default: 1]")] = None,
+    instances: Annotated[
+        int | None,
+        typer.Option(help="self-instruct: rows for a task that works on an input. [default: 2]"),
+    ] = None,
     answer: Annotated[
         Literal["text", "json"] | None,
         typer.Option(help="code-alpaca: ask for numbered text, or for JSON by a schema. [default: text]"),

@@ -60,7 +60,7 @@ class Pool:
         """Accept or reject a candidate against the pool as it is now."""
         rejection = candidate.rejection or self.rules.refuse(candidate, shots)
         if rejection is None:
-            rejection = self._duplicate(candidate, None) or self._verify(candidate)
+            rejection = self._duplicate(candidate, self._before_index(candidate)) or self._verify(candidate)
         if rejection is not None:
             told = Rejection(rejection.reason, rejection.evidence | candidate.notes)
             return Decision(replace(candidate, rejection=None), told)
@@ -74,6 +74,12 @@ class Pool:
         # Else code that nobody ran would be taken for right.
         assert rejection is not None or self.rules.ran is None  # noqa: S101
         return rejection
+
+    def _before_index(self, candidate: Candidate) -> int | None:
+        """For a further instance of a task the entries that were there before its index; else all count."""
+        if not candidate.instance:
+            return None
+        return (self._sizes[-1] if self._sizes else self._begin)[0]
 
     def _duplicate(self, candidate: Candidate, limit: int | None) -> Rejection | None:
         match = self.novelty.duplicate_of(

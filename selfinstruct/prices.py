@@ -26,8 +26,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MILLION = 1_000_000
 BYTES_PER_TOKEN = 4  # of prompts in English with code, about
 # What one reply of a recipe usually takes, in tokens written; seen in trials with models of all sizes.
-USUAL_REPLY = {"code-alpaca": 1800, "staged": 220}
-CALLS_PER_INDEX = {"code-alpaca": 1.0, "staged": 2.5}
+USUAL_REPLY = {"code-alpaca": 1800, "staged": 220, "self-instruct": 130}
+CALLS_PER_INDEX = {"code-alpaca": 1.0, "staged": 2.5, "self-instruct": 5.0}  # with 2 instances
 TEXT_PRICES = {"input_mtok", "output_mtok", "cache_read_mtok", "requests_kcount", "output_reasoning_mtok"}
 # Prices of things that this project never asks for; a model with any other price is left alone.
 OTHER_PRICES = (

@@ -62,6 +62,10 @@ def make_recipe(settings: Settings) -> Recipe:
         from selfinstruct.staged import staged
 
         return lambda plan, view, complete: staged(settings, plan, view, complete)
+    if settings.recipe == "self-instruct":
+        from selfinstruct.self_instruct import self_instruct
+
+        return lambda plan, view, complete: self_instruct(settings, plan, view, complete)
     return lambda plan, view, complete: code_alpaca(settings, plan, view, complete)
 
 

@@ -125,7 +125,9 @@ class Candidate:
 
     `raw` is the text it was read from. A candidate that could not be read, or that the recipe
     gave up on, carries its `rejection` from there. `verdict` is what running its code came to, where that
-    is asked for; `notes` go into the evidence of whatever is decided.
+    is asked for; `notes` go into the evidence of whatever is decided. `instance` numbers
+    the instances of one task, from 0: they have their instruction in common, and a later one is new if the
+    task is.
     """
 
     instruction: str = ""
@@ -137,6 +139,7 @@ class Candidate:
     rejection: Rejection | None = None
     verdict: Verdict | None = None
     notes: dict[str, JSON] = field(default_factory=dict)
+    instance: int = 0
 
     @property
     def row(self) -> Row:

@@ -215,7 +215,8 @@ def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
 
 def expected_indices(settings: Settings) -> float:
     """How many indices the target will take, by the yields that were seen in trials."""
-    return settings.num / ((0.8 if settings.recipe == "staged" else 10.0) * settings.choices)
+    rows = {"staged": 0.8, "self-instruct": 0.6}.get(settings.recipe or "", 10.0)
+    return settings.num / (rows * (settings.instances or 1) * settings.choices)
 
 
 @contextmanager

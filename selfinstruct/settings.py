@@ -25,7 +25,7 @@ MOST_SHOTS = 19  # a list of 20 tasks has to leave room for a new one
 # among them: a scheduler starts the same server on another node every night.
 SHAPING = (
     "backend", "model", "recipe", "profile", "threshold", "language_cap", "verify", "seed", "shots", "machine_shots",
-    "temperature", "top_p", "max_output_tokens", "choices", "answer", "endpoint", "lookahead",
+    "temperature", "top_p", "max_output_tokens", "choices", "instances", "answer", "endpoint", "lookahead",
     "only_language", "only_kind", "weights",
 )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Settings(BaseModel):
     backend: Literal["local", "openai", "replay"] = "local"
     model: str | None = None
     base_url: str | None = None
-    recipe: Literal["code-alpaca", "staged"] | None = None
+    recipe: Literal["code-alpaca", "staged", "self-instruct"] | None = None
     profile: Literal["code", "alpaca"] = "code"
     threshold: float = Field(default=0.7, ge=0, le=1)
     language_cap: int = Field(default=3, ge=1)
@@ -69,6 +69,7 @@ class Settings(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_output_tokens: int | None = Field(default=None, ge=16)
     choices: int = Field(default=1, ge=1, le=128)
+    instances: int | None = Field(default=None, ge=1, le=20)
     answer: Literal["text", "json"] = "text"
     endpoint: Literal["chat", "completions"] | None = None
     only_language: tuple[str, ...] = ()
@@ -129,6 +130,12 @@ class Settings(BaseModel):
                 raise ValueError("weights: no weight may be negative, and one must be above 0")
         if self.recipe == "code-alpaca" and self.shots + self.machine_shots > MOST_SHOTS:
             raise ValueError(f"shots: with machine-shots at most {MOST_SHOTS} in the list of 20 tasks")
+        if self.instances is not None and self.recipe != "self-instruct":
+            raise ValueError(f"instances: only the recipe self-instruct has them, this is {self.recipe}")
+        if self.recipe == "self-instruct" and self.choices > 1:
+            raise ValueError(
+                "choices: the recipe self-instruct has one answer to each input; see --instances"
+            )
         if self.profile == "alpaca" and (self.recipe != "code-alpaca" or self.answer != "text"):
             raise ValueError("profile: alpaca judges numbered text: it goes with --recipe code-alpaca only")
         return self
@@ -150,7 +157,11 @@ def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
     if local:
         default("model", DEFAULT_LOCAL_MODEL)
     default("recipe", "staged" if local and given.get("profile") != "alpaca" else "code-alpaca")
-    staged = given["recipe"] == "staged"
+    staged = given["recipe"] in ("staged", "self-instruct")  # part by part
+    if given["recipe"] == "self-instruct":
+        default("instances", 2)
+        default("shots", 6)  # and 2 that the model wrote, as in the paper
+        default("machine_shots", 2)
     default("verify", "off" if given.get("profile") == "alpaca" else "syntax")
     default("endpoint", "completions" if local else "chat")
     default("temperature", 0.8 if staged or local else 1.0)

@@ -52,27 +52,59 @@ _FROM_NOTHING = re.compile(
 
 def staged(settings: Settings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
     """Instruction, input where one is due, output; one candidate for each answer to the last request."""
-    opening = list_opening(plan)
-    choice = complete(_instruction_request(settings, plan, opening)).choices[0]
+    candidate, points = write_instruction(settings, plan, view, complete)
+    if candidate.rejection is not None:
+        return [candidate]
+    if points:
+        candidate = ask_input(settings, plan, candidate, complete)
+        if candidate.rejection is not None:
+            return [candidate]
+    answers = complete(output_request(settings, plan, candidate)).choices
+    return [answered(settings, plan, candidate, answer) for answer in answers]
+
+
+def write_instruction(
+    settings: Settings, plan: Plan, view: PoolView, complete: Complete, *, name_language: bool = True
+) -> tuple[Candidate, bool]:
+    """A new instruction, rejected if it is cut or bound to fail; and whether it needs an input.
+
+    `name_language` has the language named in one that needs none; see `with_language`.
+    """
+    choice = complete(_instruction_request(settings, plan, list_opening(plan))).choices[0]
     candidate = Candidate(
         _clean_instruction(choice.text), raw=choice.text, language=plan.language, kind=plan.kind
     )
     if is_cut(choice):
-        return [_given_up(candidate, "instruction")]
+        return given_up(candidate, "instruction"), False
     points = _points_at_input(candidate, plan)
-    if not points:
-        candidate = _with_language(candidate, plan)
-    if (rejected := view.judge_instruction(candidate)) is not None:
-        return [rejected]
-    if points:
-        choice = complete(_input_request(settings, plan, candidate.instruction)).choices[0]
-        fence = _fence(settings, plan, begins_in=plan.kind != "translate")
-        candidate = replace(candidate, input=parsing.no_input(_first_block(whole(choice.text, fence))))
-        if is_cut(choice):
-            return [_given_up(replace(candidate, raw=choice.text), "input")]
-    answers = complete(_output_request(settings, plan, candidate)).choices
-    fence = _output_fence(settings, plan)
-    return [_answered(candidate, answer, fence) for answer in answers]
+    if name_language and not points:
+        candidate = with_language(candidate, plan)
+    return view.judge_instruction(candidate) or candidate, points
+
+
+def ask_input(
+    settings: Settings,
+    plan: Plan,
+    candidate: Candidate,
+    complete: Complete,
+    *,
+    wanted: str = "",
+    step: int = 1,
+) -> Candidate:
+    """The candidate with an input that the model is asked for, or given up where that was cut.
+
+    Args:
+        settings: the run's.
+        plan: of the index.
+        candidate: has an instruction.
+        complete: asks.
+        wanted: what more is said of the input that shall be written.
+        step: the number of the request in its index, for its seed.
+    """
+    fence = _fence(settings, plan, begins_in=plan.kind != "translate")
+    choice = complete(_input_request(settings, plan, candidate.instruction + wanted, fence, step)).choices[0]
+    candidate = replace(candidate, input=parsing.no_input(_first_block(whole(choice.text, fence))))
+    return given_up(replace(candidate, raw=choice.text), "input") if is_cut(choice) else candidate
 
 
 def _points_at_input(candidate: Candidate, plan: Plan) -> bool:
@@ -83,14 +115,17 @@ def _points_at_input(candidate: Candidate, plan: Plan) -> bool:
     return plan.with_input and (_FROM_NOTHING.match(text) is None or _POINTS.search(text) is not None)
 
 
-def _answered(candidate: Candidate, answer: Choice, fence: str) -> Candidate:
+def answered(settings: Settings, plan: Plan, candidate: Candidate, answer: Choice) -> Candidate:
+    """The candidate with the output that the model gave."""
+    fence = _output_fence(settings, plan)
     output, language = parsing.strip_fence(whole(answer.text, fence).rstrip())
     found = candidate.language or find_language(language or "")
     finished = replace(candidate, output=output, raw=answer.text, language=found)
-    return _given_up(finished, "output") if is_cut(answer) else finished
+    return given_up(finished, "output") if is_cut(answer) else finished
 
 
-def _given_up(candidate: Candidate, part: str) -> Candidate:
+def given_up(candidate: Candidate, part: str) -> Candidate:
+    """The candidate, rejected because the reply with this part of it was cut."""
     return replace(candidate, rejection=Rejection("cut_off", {"part": part}))
 
 
@@ -129,10 +164,9 @@ def _instruction_request(settings: Settings, plan: Plan, opening: str) -> Reques
     )
 
 
-def _input_request(settings: Settings, plan: Plan, instruction: str) -> Request:
+def _input_request(settings: Settings, plan: Plan, instruction: str, fence: str, step: int) -> Request:
     """Asked apart from the list: with the examples in sight a small model writes an input for one of them."""
     about = f" about {plan.topic}" if plan.topic else ""
-    fence = _fence(settings, plan, begins_in=plan.kind != "translate")
     return ask(
         settings,
         prompt_text("staged_input"),
@@ -140,11 +174,12 @@ def _input_request(settings: Settings, plan: Plan, instruction: str) -> Request:
         fence,
         max_tokens=INPUT_TOKENS,
         temperature=min(settings.temperature or 0.0, INPUT_TEMPERATURE),
-        seed=seed_of_choice(plan, 1),
+        seed=seed_of_choice(plan, step),
     )
 
 
-def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
+def output_request(settings: Settings, plan: Plan, candidate: Candidate, step: int = 2) -> Request:
+    """Asks for the answer to a candidate that has its instruction and input."""
     given = f"\n\n```\n{candidate.input}\n```" if candidate.input else ""
     return ask(
         settings,
@@ -153,7 +188,7 @@ def _output_request(settings: Settings, plan: Plan, candidate: Candidate) -> Req
         _output_fence(settings, plan),
         max_tokens=settings.max_output_tokens or 1024,
         temperature=min(settings.temperature or 0.0, OUTPUT_TEMPERATURE),
-        seed=seed_of_choice(plan, 2),
+        seed=seed_of_choice(plan, step),
         n=settings.choices,
     )
 
@@ -179,7 +214,7 @@ def _clean_instruction(text: str) -> str:
     return line
 
 
-def _with_language(candidate: Candidate, plan: Plan) -> Candidate:
+def with_language(candidate: Candidate, plan: Plan) -> Candidate:
     """Name the language in a sentence of its own where nothing else tells it to whom the row is shown."""
     name = plan.language
     if name is None or name in _NOT_CODE or not candidate.instruction:

@@ -132,6 +132,7 @@ PLANS = st.builds(
     st.booleans(),
     st.integers(0, 2**31 - 1),
 )
+REPLIES = st.text(max_size=60) | st.sampled_from(["Yes", "No.", "a\nb", "Say what this code does."])
 SETTINGS = [
     made(),
     made(answer="json"),
@@ -139,12 +140,13 @@ SETTINGS = [
     made(endpoint="completions"),
     made(recipe="staged"),
     made(recipe="staged", endpoint="completions"),
+    made(recipe="self-instruct", instances=1),
     make_settings({}),
 ]
 
 
 @examples(max_examples=100, deadline=None)
-@given(PLANS, st.sampled_from(SETTINGS), st.lists(st.text(max_size=60), min_size=3, max_size=3))
+@given(PLANS, st.sampled_from(SETTINGS), st.lists(REPLIES, min_size=5, max_size=5))
 def test_any_plan_and_any_replies_make_candidates_and_repeatable_requests(
     plan: Plan, settings: Settings, replies: list[str]
 ) -> None:
@@ -156,7 +158,8 @@ def test_any_plan_and_any_replies_make_candidates_and_repeatable_requests(
     for request in scripts[0].asked:
         assert (request.prompt is None) != (not request.messages)
         assert 0 <= (request.seed or 0) < 2**31
-    assert len(scripts[0].asked) in ({2, 3} if settings.recipe == "staged" else {1})
+    steps = {"staged": {2, 3}, "self-instruct": {2, 3, 4}}.get(settings.recipe or "", {1})
+    assert len(scripts[0].asked) in steps
 
 
 def test_the_prompts_digest_is_stable_and_short() -> None:

@@ -68,12 +68,17 @@ def toml(folder: Path, text: str) -> Path:
         ({"recipe": "code-alpaca"}, {"temperature": 0.8, "endpoint": "completions"}),
         ({"profile": "alpaca"}, {"recipe": "code-alpaca", "verify": "off", "lookahead": 8}),
         ({"profile": "alpaca", "verify": "syntax"}, {"verify": "syntax"}),
+        (
+            {**OPENAI, "recipe": "self-instruct"},
+            {"instances": 2, "shots": 6, "machine_shots": 2, "lookahead": 256, "temperature": 0.8},
+        ),
+        ({"recipe": "self-instruct", "instances": 5, "machine_shots": 0}, {"instances": 5, "machine_shots": 0}),
         ({**OPENAI, "temperature": 0.0, "lookahead": 1, "concurrency": 64}, {"temperature": 0.0, "lookahead": 1}),
         ({"only_language": ["py", "sql"]}, {"only_language": ("py", "sql")}),
         ({**OPENAI, "batch": True}, {"batch": True, "lookahead": 2000}),
         ({**OPENAI, "batch": True, "lookahead": 5}, {"lookahead": 5}),
     ],
-    ids=range(11),
+    ids=range(13),
 )  # fmt: skip
 def test_what_is_not_given_follows_from_backend_and_recipe(
     flags: dict[str, Any], expected: dict[str, Any]
@@ -216,8 +221,10 @@ def test_every_problem_is_in_the_one_line() -> None:
         ({"weights": 0}, "weights: "),
         ({"weights": "fix"}, "weights: "),
         ({"weights": {"kind": {"fix": -1}}}, "no weight may be negative"),
+        ({"instances": 2}, "instances: only the recipe self-instruct has them, this is staged"),
+        ({"recipe": "self-instruct", "choices": 2}, "choices: the recipe self-instruct has one answer"),
     ],
-    ids=range(34),
+    ids=range(36),
 )
 def test_what_does_not_fit_together_is_refused_in_one_line(flags: dict[str, Any], words: str) -> None:
     message = refusal(flags)
@@ -287,9 +294,11 @@ def test_the_fingerprint_has_what_the_data_depends_on_and_nothing_else() -> None
         "endpoint": "completions", "lookahead": 3, "only_language": ["c"], "only_kind": ["fix"],
         "weights": {"kind": {"fix": 2}},
     }  # fmt: skip
-    assert set(shaping) | {"backend"} == set(SHAPING)
+    assert set(shaping) | {"backend", "instances"} == set(SHAPING)
     for name, value in shaping.items():
         assert make_settings({**base, name: value}).fingerprint()[name] != fingerprint[name]
+    one, two = (make_settings({**base, "recipe": "self-instruct", "instances": n}) for n in (1, 2))
+    assert one.fingerprint()["instances"] != two.fingerprint()["instances"]
 
 
 def test_a_fingerprint_survives_json() -> None:
