@@ -87,7 +87,7 @@ def _kind(value: JSON) -> str:
 
 
 def read_dataset(path: Path) -> list[Row]:
-    """Rows of a code_alpaca JSON, a `regen.json`, a JSONL file, or a run directory (its dataset).
+    """Rows of a dataset in any form that `data.reading` knows, or of a run directory.
 
     Raises:
         InputError: it cannot be read; says where.
@@ -99,22 +99,27 @@ def stream_dataset(path: Path) -> Iterator[Row]:
     """The same rows as `read_dataset`, one by one, with no more than a piece of the file in memory.
 
     Raises:
-        InputError: it cannot be read; says where.
+        InputError: it cannot be read, or a row is no single task; says where.
     """
-    if path.is_dir():
-        path = dataset_of(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(4096).lstrip(b"\xef\xbb\xbf \r\n\t")
-            file.seek(0)
-            lines = path.suffix == ".jsonl" or head[:1] == b"{"
-            yield from _rows_of_lines(path, file) if lines else _rows_of_array(path, file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the dataset: {error.strerror}") from None
+    from selfinstruct.data.reading import read_examples
+
+    for example in read_examples(path):
+        if not example.is_task:
+            what = "a text without a task" if example.is_document else "a conversation of several turns"
+            raise InputError(f"{example.source}: row {example.number}: {what}, where single tasks are needed")
+        yield check_row(example.row(), f"{example.source}: row {example.number}")
 
 
-def _rows_of_array(path: Path, file: BinaryIO) -> Iterator[Row]:
-    """The rows of a JSON array, decoded one after the other from a buffer that is filled as needed."""
+def stream_array(path: Path, file: BinaryIO) -> Iterator[JSON]:
+    """The values of a JSON array, decoded one after the other from a buffer that is filled as needed.
+
+    Args:
+        path: for messages.
+        file: the bytes.
+
+    Raises:
+        InputError: it is no array, or broken; says at which value.
+    """
     decoder, text, place, number = json.JSONDecoder(), "", 0, 0
     reader = codecs.getreader("utf-8-sig")(file)
     opened = False
@@ -142,7 +147,7 @@ def _rows_of_array(path: Path, file: BinaryIO) -> Iterator[Row]:
             except ValueError:
                 pass  # a row that goes on behind the buffer, or is broken
             else:
-                yield check_row(value, f"{path}: row {number}")
+                yield value
                 number, place = number + 1, end
                 continue
         more = _read_text(path, reader)
@@ -156,18 +161,6 @@ def _read_text(path: Path, reader: codecs.StreamReader) -> str:
         return reader.read(_PIECE)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 ({error.reason}); convert the file") from None
-
-
-def _rows_of_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row]:
-    """The rows of JSONL; unlike a log, its last line needs no line end and may not be torn."""
-    for number, line in enumerate(lines, 1):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if text.strip():
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError):
-                raise InputError(f"{path}: line {number}: not JSON; was the file cut?") from None
-            yield check_row(value, f"{path}: line {number}")
 
 
 def run_directory_of(output: Path) -> Path:
