@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfinstruct import __version__
+from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command()(decontaminate)
 app.command()(dedup)
 app.add_typer(seeds_app, name="seeds")
 
@@ -124,6 +126,14 @@ def generate(
     verify: Annotated[
         Literal["off", "syntax"] | None,
         typer.Option(help="Check the answers' code. [default: syntax; off for the profile alpaca]"),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Refuse tasks that overlap with a benchmark: humaneval, or a JSONL, JSON or Parquet file; may be "
+            "repeated.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all sampling. [default: 0]")] = None,
     shots: Annotated[

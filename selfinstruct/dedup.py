@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from selfinstruct.dataset import FIELDS, Layout
 from selfinstruct.errors import InputError
 from selfinstruct.novelty import LANGUAGE_CAP, Duplicate, Likeness, decide, make
 from selfinstruct.records import JSON, Row
-from selfinstruct.store import disk_error, part_of, put_in_place, read_log
+from selfinstruct.store import read_log, replacing
 
 Keep: TypeAlias = Literal["first", "longest"]
 _BATCH = 8192  # rows compared together
@@ -224,41 +222,6 @@ def _decided_again(
         yield Verdict(number, row, [], None)
 
 
-class _Files:
-    """The two files while they grow under hidden names; they take their places when all went well."""
-
-    def __init__(self, *paths: Path) -> None:
-        self._paths = paths
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Sequence[BinaryIO]:
-        try:
-            for path in self._paths:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._open = [self._stack.enter_context(part_of(path).open("wb")) for path in self._paths]
-        except OSError as error:
-            self._stack.close()
-            raise disk_error(Path(error.filename or self._paths[0]), error) from None
-        return self._open
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                for file, path in zip(self._open, self._paths, strict=True):
-                    put_in_place(file, path)
-        except OSError as broken:
-            raise disk_error(self._paths[0], broken) from None
-        finally:
-            self._stack.close()
-            for path in self._paths:
-                with suppress(OSError):
-                    part_of(path).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise disk_error(self._paths[0], error) from None
-
-
 def _write(
     verdicts: Iterable[Verdict], output: Path, record: Path, settings: Summary, progress: Progress | None
 ) -> Summary:
@@ -266,7 +229,7 @@ def _write(
     layout = Layout()
     waiting: dict[int, Row | None] = {}
     dropped = kept = written = 0
-    with _Files(output, record) as (dataset, log):
+    with replacing(output, record) as (dataset, log):
         dataset.write(b"[")
         for seen, verdict in enumerate(verdicts, 1):
             dropped += verdict.dropped is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfinstruct import alpaca, filters, novelty, seeds
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
-from selfinstruct.pool import Pool, Rules
+from selfinstruct.pool import Check, Pool, Rules
 from selfinstruct.prices import find_price
 from selfinstruct.recipes import make_recipe, prompts_digest
 from selfinstruct.records import Candidate, Rejection, Row, Seed
@@ -194,7 +194,7 @@ def make_rules(settings: Settings) -> Rules:
     def accept(_: Candidate, __: Sequence[Seed] = ()) -> Rejection | None:
         return None
 
-    check = check_syntax if settings.verify == "syntax" else accept
+    check = _without_overlap(settings, check_syntax if settings.verify == "syntax" else accept)
     if settings.profile == "alpaca":
         return Rules(
             lambda candidate, _: alpaca.refuse(candidate),
@@ -202,6 +202,26 @@ def make_rules(settings: Settings) -> Rules:
             check,
         )
     return Rules(filters.refuse, filters.refuse_instruction, check)
+
+
+def _without_overlap(settings: Settings, check: Check) -> Check:
+    """The check, and before it the one against the benchmarks of `--against`."""
+    if not settings.against:
+        return check
+    from selfinstruct.verify.benchmarks import open_index
+
+    index = open_index(settings.against)
+    return lambda candidate: index.refuse(candidate) or check(candidate)
+
+
+def _digests(settings: Settings, loaded: Sequence[Seed]) -> dict[str, str]:
+    """Hashes of what a run reads besides its settings."""
+    found = {"seeds": seeds.digest(loaded), "prompts": prompts_digest()}
+    if settings.against:
+        from selfinstruct.verify import benchmarks
+
+        found["benchmarks"] = benchmarks.digest(settings.against)
+    return found
 
 
 def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
@@ -230,7 +250,7 @@ def open_session(settings: Settings) -> Iterator[Session]:
     loaded, sampler = load_seeds(settings)
     find_price(settings)
     pool = make_pool(settings, loaded)
-    run = RunDirectory(settings, {"seeds": seeds.digest(loaded), "prompts": prompts_digest()})
+    run = RunDirectory(settings, _digests(settings, loaded))
     try:
         start = resume(run, pool)
         yield Session(settings, run, pool, sampler, start, began, before=run.size)

@@ -24,9 +24,9 @@ MOST_SHOTS = 19  # a list of 20 tasks has to leave room for a new one
 # What the data depends on. A run directory refuses to go on when one of these differs. `base_url` is not
 # among them: a scheduler starts the same server on another node every night.
 SHAPING = (
-    "backend", "model", "recipe", "profile", "threshold", "language_cap", "verify", "seed", "shots", "machine_shots",
-    "temperature", "top_p", "max_output_tokens", "choices", "instances", "answer", "endpoint", "lookahead",
-    "only_language", "only_kind", "weights",
+    "backend", "model", "recipe", "profile", "threshold", "language_cap", "verify", "against", "seed", "shots",
+    "machine_shots", "temperature", "top_p", "max_output_tokens", "choices", "instances", "answer", "endpoint",
+    "lookahead", "only_language", "only_kind", "weights",
 )  # fmt: skip
 
 # `staged` asks for these less often than the seeds have them: they need an input of several parts, or a
@@ -62,6 +62,7 @@ class Settings(BaseModel):
     threshold: float = Field(default=0.7, ge=0, le=1)
     language_cap: int = Field(default=3, ge=1)
     verify: Literal["off", "syntax"] | None = None
+    against: tuple[str, ...] = ()
     seed: int = 0
     shots: int = Field(default=3, ge=1, le=20)
     machine_shots: int = Field(default=0, ge=0, le=20)

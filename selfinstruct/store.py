@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import sleep
 from typing import BinaryIO
@@ -174,6 +174,29 @@ def put_in_place(file: BinaryIO, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def replacing(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
+    """Files that grow under hidden names and take their places together when the block ends well.
+
+    Raises:
+        InputError, DiskFull: one of them cannot be written; the old files are still there, whole.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            files = [stack.enter_context(part_of(path).open("wb")) for path in paths]
+            yield files
+            for file, path in zip(files, paths, strict=True):
+                put_in_place(file, path)
+    except OSError as error:
+        raise disk_error(Path(error.filename or paths[0]), error) from None
+    finally:
+        for path in paths:
+            with contextlib.suppress(OSError):
+                part_of(path).unlink(missing_ok=True)
 
 
 class Lock:

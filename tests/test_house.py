@@ -26,11 +26,11 @@ PURE = {
     "alpaca", "data.forms", "data.oasst", "data.rows", "errors", "filters", "gate", "labels",
     "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
-    "verify.verdict",
+    "verify.verdict", "verify.normal_forms", "verify.overlap",
 }  # fmt: skip
 PURE_IMPORTS = {
-    "__future__", "array", "ast", "bisect", "collections", "dataclasses", "functools", "hashlib", "heapq", "itertools",
-    "json", "math", "random", "re", "string", "textwrap", "typing", "unicodedata", "warnings",
+    "__future__", "array", "ast", "bisect", "builtins", "collections", "dataclasses", "functools", "hashlib", "heapq",
+    "itertools", "json", "keyword", "math", "random", "re", "string", "textwrap", "typing", "unicodedata", "warnings",
     "numpy", "rapidfuzz", "rouge_score", "threading",
 }  # fmt: skip
 LOCKS_ONLY = {

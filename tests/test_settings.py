@@ -289,7 +289,7 @@ def test_the_fingerprint_has_what_the_data_depends_on_and_nothing_else() -> None
     assert not set(free) & set(SHAPING)
     shaping: dict[str, Any] = {
         "model": "n", "recipe": "staged", "profile": "alpaca", "threshold": 0.6, "language_cap": 2,
-        "verify": "off", "seed": 1, "shots": 2,
+        "verify": "off", "against": ["humaneval"], "seed": 1, "shots": 2,
         "machine_shots": 1, "temperature": 0.1, "top_p": 0.1, "max_output_tokens": 100, "choices": 2, "answer": "json",
         "endpoint": "completions", "lookahead": 3, "only_language": ["c"], "only_kind": ["fix"],
         "weights": {"kind": {"fix": 2}},

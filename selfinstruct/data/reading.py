@@ -97,6 +97,21 @@ def read_examples(
         yield from _examples_of_file(file, form, skip_bad)
 
 
+def read_values(path: Path) -> Iterator[tuple[str, JSON]]:
+    """The rows of a file or folder as they stand there, whatever they mean, each with its place in words.
+
+    Raises:
+        InputError: a row cannot be read; says which.
+    """
+    for file in files_of(path):
+        with _open(file) as (kind, opened), closing(_VALUES[kind](file, opened)) as found:
+            word = "line" if kind in {"lines", "csv"} else "row"
+            for number, value in found:
+                if isinstance(value, FormError):
+                    raise InputError(f"{file}: {word} {number}: {value}")
+                yield f"{file}: {word} {number}", value
+
+
 def _examples_of_file(file: Path, form: Form | None, bad: BadRows | None) -> Iterator[Example]:
     source = str(file)
     with _open(file) as (kind, opened), closing(_VALUES[kind](file, opened)) as found:
