@@ -6,8 +6,10 @@ It knows tokens, not texts: how a text becomes tokens, and what a match means, i
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import TypeVar
 
 import numpy as np
@@ -33,12 +35,14 @@ from selfinstruct.rouge_postings import (
     search,
     search_many,
     signature,
-    slack_of,
+    signatures,
+    slacks_of,
     words_of,
 )
 
 _T = TypeVar("_T", bound=np.generic)
 _SCANNED = 32768  # newest entries that are looked through one by one; more only as the index grows
+_PENDING = 4096  # entries whose signatures are made at once at most
 _FEW, _MANY = 8, 2  # how much larger than the newer ones postings must be to be left as they are
 
 
@@ -72,7 +76,8 @@ class RougeIndex:
         self._threshold = threshold
         self._scanned = scanned
         self._lock = threading.RLock()
-        self._ids: dict[str, int] = {}
+        self._ids: defaultdict[str, int] = defaultdict(count().__next__)  # numbers as tokens first appear
+        self._pending: list[list[int]] = []  # the newest entries, not in the arrays yet
         self._count = 0
         self._longest = 0
         self._fold: Words = np.empty(1024, np.uint64)  # the words of a wide signature, xored
@@ -91,30 +96,44 @@ class RougeIndex:
     def add(self, tokens: Sequence[str]) -> int:
         """Append a sequence; returns its entry number. Time: proportional to its length."""
         with self._lock:
-            known = self._ids
-            ids = [known.setdefault(token, len(known)) for token in tokens]
-            entry, size = self._count, len(ids)
-            start = int(self._start[entry])
-            self._reserve(entry + 1, start + size)
-            fold, wide = signature(ids)
-            self._fold[entry] = fold
-            self._wide[entry] = words_of(wide)
-            self._slack[entry] = slack_of(size, self._threshold)
-            self._length[entry] = size
-            self._tokens[start : start + size] = ids
-            self._start[entry + 1] = start + size
-            self._longest = max(self._longest, size)
-            self._count = entry + 1
-            return entry
+            self._pending.append(list(map(self._ids.__getitem__, tokens)))
+            self._longest = max(self._longest, len(tokens))
+            self._count += 1
+            if len(self._pending) >= _PENDING:
+                self._settle()
+            return self._count - 1
+
+    def _settle(self) -> None:
+        """Bring the entries that were added since the last search into the arrays."""
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        first, start = self._count - len(pending), int(self._start[self._count - len(pending)])
+        sizes = np.fromiter(map(len, pending), np.int64, len(pending))
+        ends = start + np.cumsum(sizes)
+        self._reserve(self._count, int(ends[-1]))
+        new, ids = slice(first, self._count), slice(start, int(ends[-1]))
+        self._tokens[ids] = list(chain.from_iterable(pending))
+        self._start[first + 1 : self._count + 1] = ends
+        self._length[new] = sizes
+        self._slack[new] = slacks_of(sizes, self._threshold)
+        if len(pending) > _FEW:
+            self._fold[new], self._wide[new] = signatures(self._tokens[ids], sizes)
+        else:
+            for entry, numbers in enumerate(pending, first):
+                self._fold[entry], wide = signature(numbers)
+                self._wide[entry] = words_of(wide)
 
     def find(self, tokens: Sequence[str], limit: int | None = None) -> list[Hit]:
         """All of the first `limit` entries whose F with `tokens` is above the threshold, in order."""
         with self._lock:
-            count = self._count if limit is None else min(limit, self._count)
+            self._settle()
+            known = self._count if limit is None else min(limit, self._count)
             size = len(tokens)
-            if not size or not count:
+            if not size or not known:
                 return []
-            ids = [self._ids[token] for token in tokens if token in self._ids]
+            get = self._ids.get
+            ids = [number for token in tokens if (number := get(token)) is not None]
             needs = self._needed(size)
             if len(ids) < needs.least:
                 return []
@@ -125,10 +144,10 @@ class RougeIndex:
                 some = search(postings, query)
                 parts.append(self._scan(posted, postings.end, query) if some is None else some)
                 posted = postings.end
-            if count > posted:
-                parts.append(self._scan(posted, count, query))
+            if known > posted:
+                parts.append(self._scan(posted, known, query))
             found = np.concatenate(parts)
-            return self._verify(found[found < count] if count < posted else found, query)
+            return self._verify(found[found < known] if known < posted else found, query)
 
     def find_earlier(self, first: int) -> list[list[Hit]]:
         """For each entry from `first` on what `find` finds among the entries before it.
@@ -136,6 +155,7 @@ class RougeIndex:
         Much faster than asking one by one; best with some thousand entries at a time.
         """
         with self._lock:
+            self._settle()
             end, starts = self._count, self._start
             fold = self._fold[first:end]
             sizes = self._length[first:end]
@@ -162,6 +182,7 @@ class RougeIndex:
     def common(self, entry: int, tokens: Sequence[str]) -> int:
         """The length of the longest common subsequence of one entry and `tokens`."""
         with self._lock:
+            self._settle()
             return lcs_length(
                 [self._ids[token] for token in tokens if token in self._ids], self._entry(entry)
             )
@@ -169,6 +190,7 @@ class RougeIndex:
     def common_of(self, entry: int, other: int, first: int) -> int:
         """The length of the longest common subsequence of an entry's `first` tokens and another entry."""
         with self._lock:
+            self._settle()
             return lcs_length(self._entry(entry)[:first], self._entry(other))
 
     def _entry(self, entry: int) -> list[int]:
@@ -178,6 +200,7 @@ class RougeIndex:
     def scores(self, tokens: Sequence[str]) -> npt.NDArray[np.float64]:
         """F of `tokens` with every entry, in order of entry."""
         with self._lock:
+            self._settle()
             for entry in range(len(self._occurrences), self._count):
                 self._occurrences.append(self._entry(entry))
             return self._occurrences.scores([self._ids.get(token, -1) for token in tokens])

@@ -5,6 +5,7 @@ They only ever rule out; whether a pair is alike is for its common subsequence t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -19,6 +20,7 @@ Bits = npt.NDArray[np.int8]
 
 WIDE = 4  # 64-bit words of the wide signature
 _LOW = (1 << 64) - 1
+_BIT = [1 << place for place in range(64 * WIDE)]
 _CHUNK = 1 << 17  # entries sorted at a time when postings are built
 # A posting's sort key: token, then the entry's length (clipped), then the entry.
 _LENGTH_BITS, _ENTRY_BITS = 12, 28
@@ -104,15 +106,40 @@ def signature(ids: Sequence[int]) -> tuple[int, int]:
     wide = 0
     if len(set(ids)) == len(ids):
         for number in ids:
-            wide ^= 1 << (number & 255)
+            wide ^= _BIT[number & 255]
     else:
-        times: dict[int, int] = {}
-        for number in ids:
-            again = times.get(number, 0)
-            times[number] = again + 1
-            wide ^= 1 << ((number + 89 * again) & 255)
+        for number, times in Counter(ids).items():
+            wide ^= _BIT[number & 255]
+            for again in range(1, times):
+                wide ^= _BIT[(number + 89 * again) & 255]
     half = wide ^ (wide >> 128)
     return (half ^ (half >> 64)) & _LOW, wide
+
+
+def signatures(ids: npt.NDArray[np.int32], sizes: Ints) -> tuple[Words, Words]:
+    """`signature` of many sequences at once.
+
+    Args:
+        ids: the sequences, one behind the other.
+        sizes: (n,) how long each is.
+
+    Returns:
+        The folded signatures (n,) and the wide ones (n, `WIDE`).
+    """
+    wide = np.zeros((len(sizes), WIDE), np.uint64)
+    if len(ids):
+        keys = np.sort((np.repeat(np.arange(len(sizes)), sizes) << 32) | ids)  # equal tokens side by side
+        place = np.arange(len(keys))
+        first = np.maximum.accumulate(np.where(np.diff(keys, prepend=-1) != 0, place, 0))
+        bit = ((keys & 0xFFFFFFFF) + 89 * (place - first)) & 255
+        value = np.uint64(1) << (bit & 63).astype(np.uint64)
+        some = np.flatnonzero(sizes)
+        starts = (np.cumsum(sizes) - sizes)[some]
+        for word in range(WIDE):
+            wide[some, word] = np.bitwise_xor.reduceat(
+                np.where(bit >> 6 == word, value, np.uint64(0)), starts
+            )
+    return np.bitwise_xor.reduce(wide, axis=1), wide
 
 
 def words_of(wide: int) -> Words:
@@ -125,12 +152,12 @@ def half_of(wide: Words) -> Words:
     return wide[:, 0] ^ wide[:, 2]
 
 
-def slack_of(size: int, threshold: float) -> int:
-    """How many differing bits an entry's length allows, rounded down; `allowed_of` rounds up for both.
+def slacks_of(sizes: Ints, threshold: float) -> Bits:
+    """How many differing bits the length of each entry allows, rounded down; `allowed_of` rounds up for both.
 
     With the floor in `allowed_of` the bound for a clipped slack is 64 or more: it rules out nothing.
     """
-    return min(127, int((1 - threshold) * size))
+    return np.minimum(127, (1 - threshold) * sizes).astype(np.int8)
 
 
 def allowed_of(size: int, strange: int, threshold: float) -> int:

@@ -30,6 +30,7 @@ from selfinstruct.settings import Settings
 from selfinstruct.store import AppendLog, Lock, disk_error, write_atomically
 
 PUBLISH_SHARE = 0.05  # of the run's time at most goes into copying the dataset
+ADOPTED = 1000  # rows taken over that are noted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +264,12 @@ class RunDirectory:
             for identity in deleted.elements():
                 self._journal.append({"deleted": identity})
                 self._forget(identity)
-            for row in there:
-                if _take(extra, row):
-                    self._journal.append({"adopted": row})
-                    self._rows.append(row)
-                    yield row
+            adopted = [row for row in there if _take(extra, row)] if extra else []
+            for start in range(0, len(adopted), ADOPTED):
+                self._journal.append(*({"adopted": row} for row in adopted[start : start + ADOPTED]))
+            self._rows += adopted
             self._journal.sync()
+            yield from adopted
         if self._rows or there is not None:
             self._note_published()
 
