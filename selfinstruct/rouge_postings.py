@@ -5,8 +5,7 @@ They only ever rule out; whether a pair is alike is for its common subsequence t
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -97,21 +96,15 @@ def needs_of(size: int, threshold: float, longest: int) -> Needs:
     return Needs(longest, table, low, high, least, reaches.tolist())
 
 
-def signature(ids: Sequence[int]) -> tuple[int, int]:
+def signature(ids: Iterable[int]) -> tuple[int, int]:
     """The parity signature: 256 bits folded into 64, and the 256.
 
-    Numbers are given in order of first appearance, so the commonest tokens have bits of their own. The
-    second and later occurrences of a token have other bits, lest they cancel.
+    Numbers are given in order of first appearance, so the commonest tokens have bits of their own. A token
+    that stands there twice leaves no trace, so two sequences differ in at most as many bits as tokens.
     """
     wide = 0
-    if len(set(ids)) == len(ids):
-        for number in ids:
-            wide ^= _BIT[number & 255]
-    else:
-        for number, times in Counter(ids).items():
-            wide ^= _BIT[number & 255]
-            for again in range(1, times):
-                wide ^= _BIT[(number + 89 * again) & 255]
+    for number in ids:
+        wide ^= _BIT[number & 255]
     half = wide ^ (wide >> 128)
     return (half ^ (half >> 64)) & _LOW, wide
 
@@ -127,18 +120,13 @@ def signatures(ids: npt.NDArray[np.int32], sizes: Ints) -> tuple[Words, Words]:
         The folded signatures (n,) and the wide ones (n, `WIDE`).
     """
     wide = np.zeros((len(sizes), WIDE), np.uint64)
-    if len(ids):
-        keys = np.sort((np.repeat(np.arange(len(sizes)), sizes) << 32) | ids)  # equal tokens side by side
-        place = np.arange(len(keys))
-        first = np.maximum.accumulate(np.where(np.diff(keys, prepend=-1) != 0, place, 0))
-        bit = ((keys & 0xFFFFFFFF) + 89 * (place - first)) & 255
-        value = np.uint64(1) << (bit & 63).astype(np.uint64)
-        some = np.flatnonzero(sizes)
+    some = np.flatnonzero(sizes)
+    if len(some):
         starts = (np.cumsum(sizes) - sizes)[some]
+        bit = np.uint64(1) << (ids & 63).astype(np.uint64)
         for word in range(WIDE):
-            wide[some, word] = np.bitwise_xor.reduceat(
-                np.where(bit >> 6 == word, value, np.uint64(0)), starts
-            )
+            here = np.where((ids >> 6) % WIDE == word, bit, np.uint64(0))
+            wide[some, word] = np.bitwise_xor.reduceat(here, starts)
     return np.bitwise_xor.reduce(wide, axis=1), wide
 
 

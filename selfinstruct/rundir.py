@@ -155,7 +155,8 @@ class RunDirectory:
         self._publish_after = 0.0
         with ExitStack() as opened:
             opened.callback(Lock(self.path / "lock").release)
-            self._dataset.load()  # a dataset that is none is told before anything is written
+            # Read before anything is written: a dataset that is none changes nothing here.
+            self._there = self._dataset.load()
             self._check_settings(settings.fingerprint() | extra_fingerprint)
             self._journal = AppendLog(self.path / "journal.jsonl")
             opened.callback(self._journal.close)
@@ -247,7 +248,9 @@ class RunDirectory:
     def _reconcile(self) -> Iterator[Row]:
         """Bring dataset and journal together: publish what is missing, note what the user changed."""
         published = self._read_published()
-        there = self._dataset.load()
+        there, self._there = self._there, None
+        if there is None or not self._dataset.unchanged():
+            there = self._dataset.load()
         if there is None:
             if self._rows:
                 self._dataset.create()

@@ -165,6 +165,7 @@ class _Line:
         self.barren = job.barren  # decided indices in a row without an accepted task
         self.decided = self.accepted = 0
         self.group: list[Commit] = []  # decided, and not on the disk yet
+        self.waiting = 0  # accepted tasks in it
         self.rest_until = 0.0  # the disk has some peace until then; replies are safe already
 
     @property
@@ -206,7 +207,7 @@ class _Line:
     @property
     def size(self) -> int:
         """Rows that the dataset has when all that is decided is on the disk."""
-        return self.job.run.size + sum(decision.accepted for c in self.group for decision in c.decisions)
+        return self.job.run.size + self.waiting
 
     @property
     def ready(self) -> bool:
@@ -228,8 +229,9 @@ class _Line:
                 return
             outcome = self.done.pop(job.pool.decided)
             commit = self._decide(outcome, self.plans.pop(outcome.k), missing)
-            self.group.append(commit)
             got = sum(decision.accepted for decision in commit.decisions)
+            self.group.append(commit)
+            self.waiting += got
             missing -= got
             self.decided += 1
             self.accepted += got
@@ -243,7 +245,7 @@ class _Line:
         began = monotonic()
         if not self.group or (began < self.rest_until and not self.stopping):
             return
-        group, self.group = self.group, []
+        group, self.group, self.waiting = self.group, [], 0
         self.job.run.commit(*group)
         now = monotonic()
         self.rest_until = now + min(LONGEST_REST, (now - began) / COMMIT_SHARE)

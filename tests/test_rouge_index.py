@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from selfinstruct.rouge import fmeasure, lcs_length
 from selfinstruct.rouge_index import RougeIndex
+from selfinstruct.rouge_postings import signature, signatures
 
 WORDS = st.sampled_from("a b c d e f g h i j k l".split())  # noqa: SIM905
 SEQUENCES = st.lists(st.lists(WORDS, max_size=14), max_size=40)
@@ -141,3 +142,12 @@ def test_a_long_query_with_very_many_unknown_tokens_is_found() -> None:
     query = [*pool[1], *(f"new{token}" for token in range(400))]
     assert [(hit.entry, hit.score) for hit in index.find(query)] == [(1, 0.7499999999999999)]
     assert compare_all(pool, query, 0.7) == [(1, 0.7499999999999999)]
+
+
+@given(st.lists(st.lists(st.integers(0, 700), max_size=30), max_size=30))
+def test_signatures_of_many_are_those_of_each(sequences: list[list[int]]) -> None:
+    flat = np.array([number for sequence in sequences for number in sequence], np.int32)
+    fold, wide = signatures(flat, np.array([len(sequence) for sequence in sequences], np.int64))
+    assert len(fold) == len(wide) == len(sequences)
+    for one, words, sequence in zip(fold.tolist(), wide, sequences, strict=True):
+        assert (one, int.from_bytes(words.tobytes(), "little")) == signature(sequence)
