@@ -145,7 +145,8 @@ def slacks_of(sizes: Ints, threshold: float) -> Bits:
 
     With the floor in `allowed_of` the bound for a clipped slack is 64 or more: it rules out nothing.
     """
-    return np.minimum(127, (1 - threshold) * sizes).astype(np.int8)
+    slacks: Bits = np.minimum(127, (1 - threshold) * sizes).astype(np.int8)
+    return slacks
 
 
 def allowed_of(size: int, strange: int, threshold: float) -> int:
