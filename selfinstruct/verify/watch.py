@@ -1,0 +1,217 @@
+"""Runs one command to its end under watch: time, memory, processes and output of it and all it starts.
+
+It decides when to end a command, and leaves to the caller how: a sandbox has its own way to take all
+processes of a program with it. Nothing here confines anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selfinstruct.verify.sandbox import Ending, Limits
+
+_CENSUS_SECONDS = 0.04  # between two looks at memory: a program fills some 100 MB in that time
+_IDLE_SECONDS = 0.005  # between two looks whether it has ended, once nobody can print any more
+_CHUNK = 1 << 16
+_SHARE_OF_MEMORY = ("RssAnon", "RssShmem", "VmSwap")  # file pages are no memory of the program's
+_LINUX = sys.platform == "linux"
+
+
+@dataclass(slots=True)
+class _Streams:
+    """The three pipes of a process: feeds its input, keeps its output up to a limit."""
+
+    process: subprocess.Popen[bytes]
+    stdin: memoryview
+    room: int  # bytes of output that may still come
+    out: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    def __post_init__(self) -> None:
+        process, selector = self.process, self.selector
+        assert process.stdin and process.stdout and process.stderr  # noqa: S101 - they are pipes
+        for stream in (process.stdin, process.stdout, process.stderr):
+            os.set_blocking(stream.fileno(), False)
+        selector.register(process.stdout, selectors.EVENT_READ, "stdout")
+        selector.register(process.stderr, selectors.EVENT_READ, "stderr")
+        if self.stdin:
+            selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
+        else:
+            process.stdin.close()
+
+    @property
+    def printing(self) -> bool:
+        """Whether more output may come."""
+        return any(key.data != "stdin" for key in self.selector.get_map().values())
+
+    def move(self, seconds: float) -> int:
+        """Wait at most that long for bytes to move, and move them; the number that were printed."""
+        printed = 0
+        for key, _ in self.selector.select(seconds):
+            if key.data == "stdin":
+                self._feed(key)
+            else:
+                printed += self._read(key)
+        return printed
+
+    def _feed(self, key: selectors.SelectorKey) -> None:
+        try:
+            self.stdin = self.stdin[os.write(key.fd, self.stdin[:_CHUNK]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not want to read
+            self.stdin = self.stdin[:0]
+        if not self.stdin:
+            self._drop(key)
+
+    def _read(self, key: selectors.SelectorKey) -> int:
+        try:
+            chunk = os.read(key.fd, _CHUNK)
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            self._drop(key)
+        self.out[key.data] += chunk[: max(self.room, 0)]
+        self.room -= len(chunk)
+        return len(chunk)
+
+    def _drop(self, key: selectors.SelectorKey) -> None:
+        self.selector.unregister(key.fileobj)
+        if not isinstance(key.fileobj, int):
+            key.fileobj.close()  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        for key in list(self.selector.get_map().values()):
+            self._drop(key)
+        self.selector.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """How the command ended: the limit it met or None, its status as `wait` gives it, output and costs."""
+
+    met: Ending | None
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+    cpu: float
+
+
+def watch(
+    argv: Sequence[str],
+    stdin: bytes,
+    limits: Limits,
+    *,
+    end: Callable[[int], None],
+    env: Mapping[str, str],
+    folder: str = "/",
+    descriptors: Sequence[int] = (),
+    census: bool = True,
+) -> Watched:
+    """Run a command until it ends or meets a limit.
+
+    Args:
+        argv: the command, by full path.
+        stdin: what it can read.
+        limits: `seconds`, `output_bytes`, and with `census` `cpu_seconds`, `memory_bytes`, `processes`.
+        end: ends the command of this process number and all that belongs to it.
+        env: its whole environment.
+        folder: where it starts.
+        descriptors: open files that it inherits.
+        census: whether to count what its processes use (where the system tells it: Linux).
+
+    Raises:
+        OSError: the command cannot be started.
+    """
+    began = time.monotonic()
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        env=dict(env), cwd=folder, pass_fds=tuple(descriptors), start_new_session=True,
+    )  # fmt: skip
+    streams = _Streams(process, memoryview(stdin), limits.output_bytes)
+    ended: tuple[int, float] | None = None
+    met: Ending | None = None
+    used = 0.0
+    looked = began
+    try:
+        while met is None and (ended := _reap(process)) is None:
+            streams.move(_CENSUS_SECONDS if streams.printing else _IDLE_SECONDS)
+            now = time.monotonic()
+            if streams.room < 0:
+                met = "output"
+            elif now - began > limits.seconds:
+                met = "timeout"
+            elif census and _LINUX and now - looked >= _CENSUS_SECONDS:
+                looked = now
+                met, used = _look(process.pid, limits)
+        if met is None:
+            while streams.printing and streams.room >= 0 and streams.move(0):
+                pass  # what was printed last
+            met = "output" if streams.room < 0 else None
+    finally:
+        if ended is None:
+            end(process.pid)
+            ended = _reap(process, block=True)
+        streams.close()
+    assert ended is not None  # noqa: S101 - waited for
+    out = streams.out
+    seconds = time.monotonic() - began
+    return Watched(met, ended[0], bytes(out["stdout"]), bytes(out["stderr"]), seconds, max(ended[1], used))
+
+
+def _reap(process: subprocess.Popen[bytes], *, block: bool = False) -> tuple[int, float] | None:
+    """The status and processor time of the process once it has ended, else None."""
+    number, status, usage = os.wait4(process.pid, 0 if block else os.WNOHANG)
+    if not number:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)  # or Popen would wait for it again
+    return process.returncode, usage.ru_utime + usage.ru_stime
+
+
+def _look(process: int, limits: Limits) -> tuple[Ending | None, float]:
+    """The limit that the process and its children have met, and the processor time they have used."""
+    memory, ticks, count = 0, 0, 0
+    for number in tree(process):
+        with contextlib.suppress(OSError, ValueError):  # it has just ended
+            fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+            ticks += sum(map(int, fields[11:15]))  # its own, and of children it has waited for
+            count += int(fields[17])  # threads
+            memory += _memory(number)
+    used = ticks / os.sysconf("SC_CLK_TCK")
+    if memory > limits.memory_bytes:
+        return "memory", used
+    if used > limits.cpu_seconds:
+        return "cpu", used
+    # The wrappers of a sandbox are among them, and the kernel has held the number already.
+    return ("processes" if count > limits.processes + 8 else None), used
+
+
+def _memory(process: int) -> int:
+    total = 0
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name in _SHARE_OF_MEMORY:
+            total += int(value.split()[0]) << 10
+    return total
+
+
+def tree(process: int) -> Iterator[int]:
+    """A process and all that descend from it and have not been orphaned, as numbers. Linux only."""
+    found = [process]
+    while found:
+        process = found.pop()
+        yield process
+        with contextlib.suppress(OSError):  # it has just ended
+            for thread in os.listdir(f"/proc/{process}/task"):
+                with contextlib.suppress(OSError):
+                    children = Path(f"/proc/{process}/task/{thread}/children").read_text(encoding="ascii")
+                    found += map(int, children.split())
