@@ -27,10 +27,12 @@ PURE = {
     "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
     "verify.verdict", "verify.normal_forms", "verify.overlap",
+    "verify.lacking", "verify.syscalls",
 }  # fmt: skip
 PURE_IMPORTS = {
     "__future__", "array", "ast", "bisect", "builtins", "collections", "dataclasses", "functools", "hashlib", "heapq",
-    "itertools", "json", "keyword", "math", "random", "re", "string", "textwrap", "typing", "unicodedata", "warnings",
+    "itertools", "json", "keyword", "math", "random", "re", "string", "struct", "textwrap", "typing", "unicodedata",
+    "warnings",
     "numpy", "rapidfuzz", "rouge_score", "threading",
 }  # fmt: skip
 LOCKS_ONLY = {

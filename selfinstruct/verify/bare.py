@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfinstruct.verify.sandbox import LIMITS, Limits, Result, check_names
+from selfinstruct.verify.sandbox import LIMITS, Ending, Limits, Result, check_names, on_path
 from selfinstruct.verify.watch import tree, watch
 
 # Limits of the shell's own: other systems than Linux have no `prlimit`. Sizes in units of 1024 bytes, those
 # of files of 512.
-_LAUNCH = "ulimit -c 0; ulimit -t {cpu}; ulimit -f {file}; ulimit -n 256; {memory} exec \"$@\""
+_LAUNCH = 'ulimit -c 0; ulimit -t {cpu}; ulimit -f {file}; ulimit -n 256; {memory} exec "$@"'
 
 
 def open_bare() -> Bare:
@@ -33,9 +32,9 @@ class Bare:
 
     name = "none"
 
-    def find(self, program: str) -> str | None:
-        """The program's path on this machine."""
-        return shutil.which(program)
+    def find(self, program: str) -> tuple[str, ...]:
+        """Its paths on this machine: what is there can be shown to a program."""
+        return on_path(program)
 
     def run(
         self,
@@ -53,20 +52,32 @@ class Bare:
         with tempfile.TemporaryDirectory(prefix="selfinstruct-", ignore_cleanup_errors=True) as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
-            place = {"PATH": os.environ.get("PATH", os.defpath), "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"}
+            place = {
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": folder,
+                "TMPDIR": folder,
+                "LANG": "C.UTF-8",
+            }
             ended = watch(
-                [*_launch(limits), *argv], stdin, limits, end=_kill, env={**place, **(env or {})}, folder=folder
+                [*_launch(limits), *argv],
+                stdin,
+                limits,
+                end=_kill,
+                env={**place, **(env or {})},
+                folder=folder,
             )
         code = ended.returncode
         if ended.met is not None or code == -signal.SIGXCPU:
             met = ended.met or "cpu"
             return Result(met, None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)
-        how = "ok" if code == 0 else "signal" if code < 0 else "exit"
+        how: Ending = "ok" if code == 0 else "signal" if code < 0 else "exit"
         return Result(how, abs(code), ended.stdout, ended.stderr, ended.seconds, ended.cpu)
 
 
 def _launch(limits: Limits) -> list[str]:
-    memory = f"ulimit -v {limits.address_bytes >> 10};" if limits.address_bytes and sys.platform == "linux" else ""
+    memory = (
+        f"ulimit -v {limits.address_bytes >> 10};" if limits.address_bytes and sys.platform == "linux" else ""
+    )
     script = _LAUNCH.format(cpu=round(limits.cpu_seconds) + 1, file=limits.file_bytes >> 9, memory=memory)
     return ["/bin/sh", "-c", script, "sh"]
 

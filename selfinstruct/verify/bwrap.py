@@ -22,14 +22,33 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from selfinstruct.verify.sandbox import FOLDER, LIMITS, Limits, Result, SandboxUnavailable, check_names
+from selfinstruct.verify.sandbox import (
+    FOLDER,
+    LIMITS,
+    Ending,
+    Limits,
+    Result,
+    SandboxUnavailable,
+    check_names,
+    on_path,
+)
 from selfinstruct.verify.syscalls import MACHINES, make_filter
 from selfinstruct.verify.watch import Watched, watch
 
 _INSTALL = "install bubblewrap 0.8 or newer (`apt install bubblewrap`), or use --sandbox container"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # What programs and libraries cannot do without. Of the Java and PHP folders the files that are open to all.
-_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "mime.types", "php", "perl", "R")
+_ETC = (
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "localtime",
+    "mime.types",
+    "php",
+    "perl",
+    "R",
+)
 _ETC_PATTERNS = ("java*",)
 _PLACE = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": FOLDER, "TMPDIR": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
 _USER = 1000  # inside a user namespace
@@ -63,7 +82,9 @@ def open_bwrap() -> Bwrap:
     if version < (0, 8):
         raise SandboxUnavailable(f"sandbox bwrap: {said.strip() or 'bwrap'} is too old; {_INSTALL}")
     if not Path("/proc/thread-self/children").exists():
-        raise SandboxUnavailable("sandbox bwrap: this kernel does not tell a process's children (PROC_CHILDREN)")
+        raise SandboxUnavailable(
+            "sandbox bwrap: this kernel does not tell a process's children (PROC_CHILDREN)"
+        )
     sandbox = Bwrap()
     sandbox.run(["/bin/true"], {})
     return sandbox
@@ -74,9 +95,9 @@ class Bwrap:
 
     name = "bwrap"
 
-    def find(self, program: str) -> str | None:
-        """The program's path on this machine: what is there can be bound into the sandbox."""
-        return shutil.which(program)
+    def find(self, program: str) -> tuple[str, ...]:
+        """Its paths on this machine: what is there can be shown to a program."""
+        return on_path(program)
 
     def run(
         self,
@@ -97,7 +118,9 @@ class Bwrap:
             status = open_files.enter_context(os.fdopen(reading, "rb"))
             try:
                 kept = [open_files.enter_context(_in_memory(content)) for content in files.values()]
-                passwd = open_files.enter_context(_in_memory(f"box:x:{user}:{user}::{FOLDER}:/bin/sh\n".encode()))
+                passwd = open_files.enter_context(
+                    _in_memory(f"box:x:{user}:{user}::{FOLDER}:/bin/sh\n".encode())
+                )
                 group = open_files.enter_context(_in_memory(f"box:x:{user}:\n".encode()))
                 rules = open_files.enter_context(_in_memory(make_filter(platform.machine())))
                 words = [*_namespaces(root), *_view(limits, folders)]
@@ -201,7 +224,7 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 
 def _kill(process: int) -> None:
-    """bwrap's first process is the parent of all: the kernel ends the others with it."""
+    """The kernel ends the program's processes with bwrap."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
 
@@ -224,7 +247,7 @@ def _result(ended: Watched, told: bytes) -> Result:
     if code == 128 + signal.SIGXCPU:
         return Result("cpu", None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)
     signalled = code > 128 and code - 128 in set(signal.Signals)
-    how = "ok" if code == 0 else "signal" if signalled else "exit"
+    how: Ending = "ok" if code == 0 else "signal" if signalled else "exit"
     return Result(
         how, code - 128 if signalled else code, ended.stdout, ended.stderr, ended.seconds, ended.cpu
     )

@@ -16,7 +16,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfinstruct.verify.sandbox import FOLDER, LIMITS, Limits, Result, SandboxUnavailable, check_names
+from selfinstruct.verify.sandbox import (
+    FOLDER,
+    LIMITS,
+    Ending,
+    Limits,
+    Result,
+    SandboxUnavailable,
+    check_names,
+)
 from selfinstruct.verify.watch import watch
 
 IMAGE_VARIABLE = "SELFINSTRUCT_IMAGE"
@@ -81,12 +89,12 @@ class Container:
     def __init__(self, engine: str, image: str) -> None:
         self.engine = engine
         self.image = image
-        self.find = functools.cache(self._find)
 
-    def _find(self, program: str) -> str | None:
-        """The program's path in the image."""
-        found = self.run(["/bin/sh", "-c", 'command -v "$0"', program], {})
-        return found.stdout.decode(errors="replace").strip() or None if found.status == "ok" else None
+    def find(self, program: str) -> tuple[str, ...]:
+        """Its path in the image."""
+        said = self.run(["/bin/sh", "-c", 'command -v "$0"', program], {})
+        path = said.stdout.decode("utf-8", "replace").strip()
+        return (path,) if said.status == "ok" and path.startswith("/") else ()
 
     def run(
         self,
@@ -129,9 +137,7 @@ class Container:
             os.kill(process, 9)
 
 
-def container_words(
-    name: str, folder: str, image: str, limits: Limits, env: Mapping[str, str]
-) -> list[str]:
+def container_words(name: str, folder: str, image: str, limits: Limits, env: Mapping[str, str]) -> list[str]:
     """What the engine is told, up to the program.
 
     Args:
@@ -165,5 +171,5 @@ def _result(code: int, stdout: bytes, stderr: bytes, seconds: float, limits: Lim
         )
     if code == 128 + 24:
         return Result("cpu", None, stdout, stderr, seconds, 0.0)
-    how = "ok" if code == 0 else "signal" if 128 < code <= 128 + 64 else "exit"
+    how: Ending = "ok" if code == 0 else "signal" if 128 < code <= 128 + 64 else "exit"
     return Result(how, code - 128 if how == "signal" else code, stdout, stderr, seconds, 0.0)

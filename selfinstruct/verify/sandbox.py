@@ -31,8 +31,10 @@ never chosen by itself. Nothing here falls back to something weaker: what is mis
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
 from selfinstruct.errors import InputError
@@ -98,12 +100,14 @@ class Result:
 class Sandbox(Protocol):
     """Runs programs. Several threads may use one at the same time; nothing has to be closed."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def name(self) -> str:
         """`bwrap`, `container` or `none`."""
 
-    def find(self, program: str) -> str | None:
-        """The path by which the sandbox can run a program of this name, None if there is none."""
+    def find(self, program: str) -> tuple[str, ...]:
+        """The paths of programs of this name, the user's first choice first."""
 
     def run(
         self,
@@ -160,6 +164,13 @@ def open_sandbox(name: SandboxName = "auto") -> Sandbox:
         return open_container()
     except SandboxUnavailable as error:
         raise SandboxUnavailable(f"{first}; {error}") from None
+
+
+def on_path(program: str) -> tuple[str, ...]:
+    """Every program of this name on this machine's PATH, in its order."""
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = (shutil.which(program, path=place) for place in places if Path(place).is_absolute())
+    return tuple(dict.fromkeys(path for path in found if path))
 
 
 def check_names(files: Mapping[str, bytes]) -> None:

@@ -37,7 +37,9 @@ class _Streams:
 
     def __post_init__(self) -> None:
         process, selector = self.process, self.selector
-        assert process.stdin and process.stdout and process.stderr  # noqa: S101 - they are pipes
+        assert process.stdin is not None  # noqa: S101 - all three are pipes
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
         for stream in (process.stdin, process.stdout, process.stderr):
             os.set_blocking(stream.fileno(), False)
         selector.register(process.stdout, selectors.EVENT_READ, "stdout")
@@ -211,7 +213,7 @@ def tree(process: int) -> Iterator[int]:
         process = found.pop()
         yield process
         with contextlib.suppress(OSError):  # it has just ended
-            for thread in os.listdir(f"/proc/{process}/task"):
+            for thread in Path(f"/proc/{process}/task").iterdir():
                 with contextlib.suppress(OSError):
-                    children = Path(f"/proc/{process}/task/{thread}/children").read_text(encoding="ascii")
+                    children = (thread / "children").read_text(encoding="ascii")
                     found += map(int, children.split())

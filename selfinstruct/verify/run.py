@@ -1,0 +1,134 @@
+"""`--verify run`: runs the program of an answer in a sandbox, and says what came of it.
+
+What is put where stands in `programs`, what the program may have wanted in vain in `lacking`. Whether the
+program does what its task asks for is not looked at; that takes tests.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+
+from selfinstruct.records import JSON
+from selfinstruct.verify.code import Found, find_code
+from selfinstruct.verify.lacking import DIALECT, what_is_lacking
+from selfinstruct.verify.programs import JOINABLE, RUNNABLE, Layout, lay_out
+from selfinstruct.verify.sandbox import Result, Sandbox
+from selfinstruct.verify.toolchains import Toolchain, find_toolchain
+from selfinstruct.verify.verdict import Verdict
+
+_COMPILE_FAILED = (
+    113  # our word between the two steps; a program that says the same is misunderstood, no more
+)
+_MESSAGE = 600  # characters of what was printed that are kept as evidence
+_LOOKED_AT = 20_000  # characters of it that are searched for a reason
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
+# Modules that some version of Python has had, for what this one is without.
+_LIBRARY = frozenset(sys.stdlib_module_names) | {
+    "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp", "mailcap",
+    "msilib", "nis", "nntplib", "ossaudiodev", "parser", "pipes", "smtpd", "sndhdr", "spwd", "sunau", "symbol",
+    "telnetlib", "tomllib", "uu", "xdrlib", "zoneinfo", "annotationlib", "compression",
+}  # fmt: skip
+_REASONS = {
+    "exit": "exit_status", "signal": "signal", "timeout": "timeout", "cpu": "timeout", "memory": "memory",
+    "processes": "processes", "output": "output",
+}  # fmt: skip
+
+
+def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
+    """Run the program of an answer; it must end by itself, and well.
+
+    It can read the task's input as standard input and as the file `input.txt`. Where it fails and the input
+    holds code of the same language, it gets a second try behind that code. Functions without a main program
+    are loaded or compiled only.
+
+    Args:
+        found: what `code.find_code` found.
+        input_: the task's input.
+        sandbox: where to run it; several threads may use the same.
+
+    Returns:
+        `failed` with `compile_error`, `exit_status`, `signal`, `timeout`, `memory`, `processes` or `output`;
+        `unavailable` with `no_toolchain` or the thing that is lacking (`lacking`); `skipped` with `no_program`,
+        `fragment` or `not_run` (a language that is not run).
+
+    Raises:
+        SandboxUnavailable: the sandbox itself failed.
+    """
+    program = found.program
+    if program is None or not program.text.strip():
+        return Verdict("run", "skipped", "no_program")
+    language = program.language or found.language
+    evidence: dict[str, JSON] = {"language": language}
+    if language not in RUNNABLE:
+        return Verdict("run", "skipped", "not_run", evidence)
+    if found.fragment:
+        return Verdict("run", "skipped", "fragment", evidence)
+    toolchain = find_toolchain(sandbox, language)
+    if toolchain is None:
+        return Verdict("run", "unavailable", "no_toolchain", evidence)
+    verdict = _try(toolchain, program.text, input_, sandbox)
+    if verdict.status in {"passed", "skipped"} or language not in JOINABLE:
+        return verdict
+    before = find_code("", "", input_, language, "write").program if input_.strip() else None
+    if before is None or before.language != language or before.text.strip() in program.text:
+        return verdict
+    second = _try(toolchain, program.text, input_, sandbox, before=before.text)
+    return second if second.status == "passed" else verdict
+
+
+def run_code(language: str, code: str, sandbox: Sandbox, stdin: str = "") -> Verdict:
+    """Run code as it is, with nothing before it: for tests that are put behind an answer.
+
+    Raises:
+        SandboxUnavailable: the sandbox itself failed.
+    """
+    toolchain = find_toolchain(sandbox, language)
+    if toolchain is None:
+        return Verdict("run", "unavailable", "no_toolchain", {"language": language})
+    return _try(toolchain, code, stdin, sandbox)
+
+
+def _try(toolchain: Toolchain, code: str, input_: str, sandbox: Sandbox, before: str = "") -> Verdict:
+    language = toolchain.language
+    setup = before if language == "sql" else ""
+    layout = lay_out(language, f"{before}\n\n{code}" if before and not setup else code, setup)
+    evidence: dict[str, JSON] = {"language": language, **({"behind": "input"} if before else {})}
+    if layout is None:
+        return Verdict("run", "skipped", "fragment", evidence)
+    result = _start(layout, toolchain, input_, sandbox)
+    if result.status == "ok":
+        return Verdict("run", "passed", "", evidence)
+    printed = _printed(result)
+    evidence |= {"message": _ADDRESS.sub("0x...", printed[-_MESSAGE:]).strip()}
+    if result.code is not None:
+        evidence |= {result.status: result.code}
+    if result.status in {"exit", "signal"} and (lack := what_is_lacking(language, code, printed, _LIBRARY)):
+        return Verdict("run", "skipped" if lack == DIALECT else "unavailable", lack, evidence)
+    compiling = layout.compile and (not layout.run or result.code == _COMPILE_FAILED)
+    reason = "compile_error" if compiling and result.status == "exit" else _REASONS[result.status]
+    return Verdict("run", "failed", reason, evidence)
+
+
+def _start(layout: Layout, toolchain: Toolchain, input_: str, sandbox: Sandbox) -> Result:
+    places = {"tool": toolchain.path, "beside": toolchain.path.rpartition("/")[0]}
+    steps = [
+        [word.format_map(places) if "{" in word else word for word in words]
+        for words in (layout.compile, layout.run)
+        if words
+    ]
+    given = (input_.rstrip("\n") + "\n").encode("utf-8", "replace") if input_ else b""
+    files = {**layout.files, "input.txt": given}
+    argv = steps[0]
+    if len(steps) > 1:
+        first, second = map(shlex.join, steps)
+        files["steps.sh"] = f"{first} </dev/null || exit {_COMPILE_FAILED}\nexec {second}\n".encode()
+        argv = ["/bin/sh", "steps.sh"]
+    env = {**layout.env, **dict(toolchain.env)}
+    return sandbox.run(argv, files, given, layout.limits, env=env, folders=toolchain.folders)
+
+
+def _printed(result: Result) -> str:
+    text = (result.stdout[-_LOOKED_AT:] + b"\n" + result.stderr[-_LOOKED_AT:]).decode("utf-8", "replace")
+    return text.replace("\r\n", "\n")
