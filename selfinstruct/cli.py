@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfinstruct import __version__
+from selfinstruct.cli_curate import curate
 from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
 from selfinstruct.cli_seeds import seeds_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command()(curate)
 app.command()(decontaminate)
 app.command()(dedup)
 app.add_typer(seeds_app, name="seeds")

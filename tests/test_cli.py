@@ -186,7 +186,7 @@ def test_weights_that_are_not_there(cli: Cli, tmp_path: Path, monkeypatch: pytes
     one_line(cli("models", "path", "smollm2-135m"), 2, "models pull")
     one_line(cli("models", "path", "gpt-9"), 2, "qwen2.5-coder-1.5b")
     listed = json.loads(cli("models", "list", "--json").out)
-    assert [model["path"] for model in listed] == [None, None]
+    assert [model["path"] for model in listed] == [None, None, None]
 
 
 def test_dry_run_shows_the_prompt_and_writes_nothing(cli: Cli, tmp_path: Path) -> None:

@@ -118,3 +118,11 @@ def test_the_real_model_knows_what_is_alike() -> None:
     assert alike[0, 2] < 0.2
     assert np.abs(embed(texts[::-1])[::-1] - found).max() < 1e-5
     assert embed([]).shape == (0, DIMENSIONS)
+
+
+@pytest.mark.model
+def test_the_real_model_says_what_its_reference_implementation_says() -> None:
+    # Of sentence-transformers on torch 2.13.
+    reference = [0.0080585489, 0.0619131885, -0.0232753195, -0.0180915091, -0.0112521630, 0.0660241693]
+    found = embed(["What are the distinct values from the given list?"])
+    assert np.abs(found[0, :6] - reference).max() < 1e-6

@@ -2,16 +2,17 @@
 
 It turns texts into unit vectors and groups nothing. The weights are fetched by `weights` (alias `minilm-l6`).
 The model: Reimers and Gurevych 2019 (sentence-transformers), on MiniLM of Wang et al. 2020; mean pooling over
-the last layer, then unit length. docs/data.md has the measured distance from the reference implementation.
+the last layer, then unit length. docs/curate.md has the measured distance from the reference implementation.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,26 +68,22 @@ def embed(texts: Iterable[str], progress: Callable[[int], None] | None = None) -
         InputError: the package `tokenizers` is missing, or the weights cannot be kept.
         BackendError: the weights cannot be fetched.
     """
-    model = _load()
-    parts: list[Floats] = []
+    parts: list[Floats] = [np.empty((0, DIMENSIONS), np.float32)]
     done = 0
-    for group in _groups(texts, _SORTED):
-        parts.append(_embed_group(model, group))
-        done += len(group)
+    for part in embed_in_groups(texts):
+        parts.append(part)
+        done += len(part)
         if progress is not None:
             progress(done)
-    return np.concatenate(parts) if parts else np.empty((0, DIMENSIONS), np.float32)
+    return np.concatenate(parts)
 
 
-def _groups(texts: Iterable[str], size: int) -> Iterable[list[str]]:
-    group: list[str] = []
-    for text in texts:
-        group.append(text)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+def embed_in_groups(texts: Iterable[str]) -> Iterator[Floats]:
+    """The same vectors, some thousand at a time, so that neither texts nor vectors need stand in memory."""
+    model = _load()
+    rest = iter(texts)
+    while group := list(islice(rest, _SORTED)):
+        yield _embed_group(model, group)
 
 
 def _embed_group(model: _Model, texts: Sequence[str]) -> Floats:

