@@ -36,6 +36,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def goal(rows: int, target: int | None) -> str:
+    """`20 of 100 rows`, or `20 rows` where no number was asked for."""
+    return f"{rows} rows" if target is None else f"{rows} of {target} rows"
+
+
 def counts(table: Mapping[str, int]) -> str:
     """`too_similar 3, empty_output 1`."""
     return ", ".join(f"{name} {number}" for name, number in table.items())
@@ -44,9 +49,9 @@ def counts(table: Mapping[str, int]) -> str:
 def status_table(report: Report) -> RenderableType:
     """The report as a table of plain facts, the reasons with an example each."""
     facts = Table.grid(padding=(0, 2))
-    state = "running" if report.running else "complete" if report.rows >= report.target else "not complete"
+    state = "running" if report.running else "complete" if report.complete else "not complete"
     lines: list[tuple[str, str]] = [
-        ("dataset", f"{report.dataset}: {report.rows} of {report.target} rows ({state})"),
+        ("dataset", f"{report.dataset}: {goal(report.rows, report.target)} ({state})"),
         ("run directory", report.run_directory),
         (
             "model",
@@ -54,6 +59,8 @@ def status_table(report: Report) -> RenderableType:
         ),
         ("accepted", f"{report.accepted} of {report.accepted + report.rejected} candidates"),
     ]
+    if report.inputs is not None:
+        lines.append(("inputs", f"{report.indices} of {report.inputs} worked through by {report.job}"))
     if report.adopted or report.deleted:
         lines.append(("by hand", f"{report.adopted} rows taken over, {report.deleted} deleted"))
     if report.languages:
@@ -101,7 +108,10 @@ def _evidence(evidence: Mapping[str, JSON]) -> str:
 
 def task_panel(candidate: Candidate, title: str, notes: str = "") -> RenderableType:
     """One task or rejected candidate: instruction, input, output, each as what it is."""
-    parts: list[RenderableType] = [Text(printable(candidate.instruction) or "(no instruction)", style="bold")]
+    parts: list[RenderableType] = []
+    if candidate.system:
+        parts += [Text("System", style="dim"), Text(printable(candidate.system))]
+    parts.append(Text(printable(candidate.instruction) or "(no instruction)", style="bold"))
     if candidate.input:
         parts += [Text("Input", style="dim"), *_body(candidate.input, candidate.language)]
     if candidate.output:

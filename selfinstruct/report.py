@@ -15,8 +15,9 @@ from pathlib import Path
 from selfinstruct.batch_log import read_open
 from selfinstruct.dataset import dataset_of, run_directory_of
 from selfinstruct.errors import InputError
+from selfinstruct.journal import commit_of
 from selfinstruct.records import JSON, Decision, Row, row_id
-from selfinstruct.rundir import Totals, commit_of
+from selfinstruct.rundir import Totals
 from selfinstruct.store import is_locked, read_log
 
 EXAMPLE_LENGTH = 200  # characters of a rejected candidate shown as an example
@@ -29,7 +30,7 @@ class Report:
     dataset: str
     run_directory: str
     running: bool
-    target: int
+    target: int | None  # None: whatever the inputs bring
     rows: int = 0  # in the dataset when all that is decided is published
     adopted: int = 0
     deleted: int = 0
@@ -52,6 +53,14 @@ class Report:
     begun: int | None = None
     last_reply: int | None = None
     settings: dict[str, JSON] = field(default_factory=dict)
+    job: str = "generate"
+    inputs: int | None = None  # of a job over given data: how many there are; `indices` of them are decided
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end."""
+        enough = self.target is not None and self.rows >= self.target
+        return enough or (self.inputs is not None and self.indices >= self.inputs)
 
     def as_json(self) -> dict[str, JSON]:
         """All fields, with the shares that are asked for most."""
@@ -97,6 +106,8 @@ def read_report(path: Path) -> Report:
         target=_target(directory, settings["num"]),
         begun=about.get("begun"),
         settings=settings,
+        job=about.get("job", "generate"),
+        inputs=about.get("indices"),
     )
     _fold_journal(directory, report)
     _fold_replies(directory, report)
@@ -104,10 +115,11 @@ def read_report(path: Path) -> Report:
     return report
 
 
-def _target(directory: Path, first: int) -> int:
+def _target(directory: Path, first: int | None) -> int | None:
     """The last target that was asked for; the settings of `run.json` are those of the first run."""
     try:
-        return int(json.loads((directory / "published.json").read_bytes())["target"])
+        last = json.loads((directory / "published.json").read_bytes())["target"]
+        return None if last is None else int(last)
     except (OSError, ValueError, KeyError, TypeError):
         return first
 
