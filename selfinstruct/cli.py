@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from selfinstruct import __version__
+from selfinstruct import __version__, cli_derive
 from selfinstruct.cli_curate import curate
 from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
+from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
 
@@ -78,176 +80,75 @@ def _root(
 ) -> None: ...
 
 
-@app.command()
-def generate(
-    num: Annotated[
+GENERATE_FIRST: Mapping[str, Flag] = {
+    "num": Annotated[
         int | None,
         typer.Option("-n", "--num", help="Tasks the dataset shall hold in the end. [default: 100]"),
-    ] = None,
-    output: Annotated[
+    ],
+    "output": Annotated[
         Path | None, typer.Option("-o", "--output", help="The dataset. [default: output/code_alpaca.json]")
-    ] = None,
-    seeds: Annotated[
+    ],
+    "seeds": Annotated[
         Path | None,
         typer.Option(help="Seed file or folder (TOML, or seed_tasks.jsonl). [default: the bundled seeds]"),
-    ] = None,
-    backend: Annotated[
-        Literal["local", "openai", "replay"] | None,
-        typer.Option(
-            help="Where replies come from: an embedded model, an OpenAI-compatible server, a file. [default: local]"
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="local: an alias, a .gguf path or OWNER/REPO/FILE.gguf; openai: the model's name; replay: the "
-            "replies file. [default: qwen2.5-coder-1.5b]"
-        ),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(help="An OpenAI-compatible server; the key comes from OPENAI_API_KEY.")
-    ] = None,
-    recipe: Annotated[
+    ],
+}
+GENERATE: Mapping[str, Flag] = {
+    "recipe": Annotated[
         Literal["code-alpaca", "staged", "self-instruct"] | None,
         typer.Option(
             help="One call for many tasks, part by part, or an instruction and instances of it. [default: staged "
             "for local, else code-alpaca]"
         ),
-    ] = None,
-    profile: Annotated[
+    ],
+    "profile": Annotated[
         Literal["code", "alpaca"] | None,
         typer.Option(help="Filters and novelty rule: made for code, or the historic ones. [default: code]"),
-    ] = None,
-    threshold: Annotated[
+    ],
+    "threshold": Annotated[
         float | None, typer.Option(help="ROUGE-L above which a task is not new. [default: 0.7]")
-    ] = None,
-    language_cap: Annotated[
+    ],
+    "language_cap": Annotated[
         int | None,
         typer.Option(help="In how many languages the same request is new (profile code). [default: 3]"),
-    ] = None,
-    verify: Annotated[
-        Literal["off", "syntax", "run", "tests"] | None,
-        typer.Option(
-            help="Check the answers' code: it parses, it runs in a sandbox, it passes tests that the model writes. "
-            "[default: syntax; off for the profile alpaca]"
-        ),
-    ] = None,
-    sandbox: Annotated[
-        Literal["auto", "bwrap", "container", "none"] | None,
-        typer.Option(help="Where code runs; none is no protection at all. [default: auto]"),
-    ] = None,
-    repair: Annotated[
-        int | None,
-        typer.Option(help="Show the model what failed, and take a new answer up to N times. [default: 0]"),
-    ] = None,
-    require_verification: Annotated[
-        bool | None,
-        typer.Option(
-            "--require-verification",
-            help="Keep nothing that could not be verified here; a missing sandbox or toolchain is an error.",
-        ),
-    ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Refuse tasks that overlap with a benchmark: humaneval, or a JSONL, JSON or Parquet file; may be "
-            "repeated.",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all sampling. [default: 0]")] = None,
-    shots: Annotated[
+    ],
+    "shots": Annotated[
         int | None, typer.Option(help="Seed tasks shown per request. [default: 3; self-instruct: 6]")
-    ] = None,
-    machine_shots: Annotated[
+    ],
+    "machine_shots": Annotated[
         int | None, typer.Option(help="Accepted tasks shown per request. [default: 0; self-instruct: 2]")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="[default: 0.8 for staged and local, else 1]")
-    ] = None,
-    top_p: Annotated[float | None, typer.Option(help="[default: 0.95 for staged and local, else 1]")] = None,
-    max_output_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one reply. [default: by backend and recipe]")
-    ] = None,
-    choices: Annotated[int | None, typer.Option(help="Answers to each request (n). [default: 1]")] = None,
-    instances: Annotated[
+    ],
+    "choices": Annotated[int | None, typer.Option(help="Answers to each request (n). [default: 1]")],
+    "instances": Annotated[
         int | None,
         typer.Option(help="self-instruct: rows for a task that works on an input. [default: 2]"),
-    ] = None,
-    answer: Annotated[
+    ],
+    "answer": Annotated[
         Literal["text", "json"] | None,
         typer.Option(help="code-alpaca: ask for numbered text, or for JSON by a schema. [default: text]"),
-    ] = None,
-    endpoint: Annotated[
-        Literal["chat", "completions"] | None,
-        typer.Option(help="The server's endpoint. [default: completions for local, else chat]"),
-    ] = None,
-    only_language: Annotated[
+    ],
+    "only_language": Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Ask for tasks in this language only; may be repeated."),
-    ] = None,
-    only_kind: Annotated[
+    ],
+    "only_kind": Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Ask for tasks of this kind only; may be repeated."),
-    ] = None,
-    lookahead: Annotated[
-        int | None,
-        typer.Option(
-            help="Indices that may be planned ahead. [default: 8 for local; for openai 2000, but 256 for staged or "
-            "with --machine-shots]"
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(help="Requests in flight. [default: 4 for local, 16 for openai]")
-    ] = None,
-    rpm: Annotated[int | None, typer.Option(help="Requests a minute at most.")] = None,
-    tpm: Annotated[int | None, typer.Option(help="Tokens a minute at most.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds for one request. [default: 600]")] = None,
-    max_requests: Annotated[int | None, typer.Option(help="Stop after so many requests.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Stop before so many tokens are passed.")] = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(help="Stop before so many dollars are passed, earlier sittings included."),
-    ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes.")] = None,
-    stall: Annotated[
-        int | None, typer.Option(help="Stop when so many replies in a row bring no new task. [default: 200]")
-    ] = None,
-    batch: Annotated[
-        bool | None,
-        typer.Option(
-            "--batch",
-            help="openai: ask in batches at half the price; leaves with status 3 while one is pending, run "
-            "again to go on.",
-        ),
-    ] = None,
-    wait: Annotated[
-        bool | None, typer.Option("--wait", help="With --batch: stay until the target is reached.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with the same names; a flag wins.")] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Show settings, first prompt and estimate; ask the model nothing."),
-    ] = False,
-    log_format: Annotated[
-        Literal["text", "json"] | None,
-        typer.Option(help="How progress is told: words, or one JSON event a line. [default: text]"),
-    ] = None,
-    heartbeat: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Time between lines of progress where there is no terminal. [default: 30]"
-        ),
-    ] = None,
-    metrics_file: Annotated[
-        Path | None, typer.Option(help="Keep the run's figures in a Prometheus text file (name it *.prom).")
-    ] = None,
-) -> None:
+    ],
+}
+
+
+@app.command()
+@takes(GENERATE_FIRST, MODEL, GENERATE, VERIFY, SAMPLING, LIMITS, COMMAND)
+def generate(**flags: Any) -> None:
     """Make new tasks until the dataset holds --num of them. Run it again to go on where it stopped."""
-    flags = {name: value for name, value in locals().items() if name not in {"config", "dry_run"}}
+    config, dry_run = flags.pop("config"), flags.pop("dry_run")
     from selfinstruct import commands
 
     commands.generate(flags, config, dry_run=dry_run)
+
+
+cli_derive.add_commands(app)
 
 
 @app.command()

@@ -6,13 +6,14 @@ Talk goes to stderr, data to stdout.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic
@@ -24,16 +25,27 @@ from selfinstruct import display, report
 from selfinstruct.dataset import read_dataset, run_directory_of
 from selfinstruct.errors import InputError, SelfInstructError, StoppedEarly
 from selfinstruct.metrics import MetricsFile
-from selfinstruct.pool import Pool
 from selfinstruct.prices import estimate, find_price
-from selfinstruct.records import Candidate, Reply, Request, row_id
-from selfinstruct.session import Session, expected_indices, load_seeds, make_pool, open_backend, open_session
-from selfinstruct.settings import Settings, make_settings
+from selfinstruct.records import Candidate, Choice, Reply, Request, row_id
+from selfinstruct.session import Session, Work, open_backend, open_session, open_work
+from selfinstruct.settings import RunSettings, Settings, make_run_settings
 from selfinstruct.talk import Talk, facts, warnings_told
 
 
 def generate(flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> None:
-    """`selfinstruct generate`: settings from flags and a file, then the run or its plan.
+    """`selfinstruct generate`; see `run`."""
+    run(Settings, flags, config, dry_run=dry_run)
+
+
+def derive(name: str, flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> None:
+    """A job over given data (`revise`, `respond`, ...); see `run`."""
+    from selfinstruct.derive.worklist import find_job
+
+    run(find_job(name).settings, flags, config, dry_run=dry_run)
+
+
+def run(kind: type[RunSettings], flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> None:
+    """A command that asks a model: settings from flags and a file, then the run or its plan.
 
     Raises:
         SelfInstructError: with the exit status. With `--log-format json` it is told here, as the last event.
@@ -41,7 +53,7 @@ def generate(flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> No
     """
     talk = Talk(as_json=flags.get("log_format") == "json")
     try:
-        settings = make_settings(flags, config)
+        settings = make_run_settings(kind, flags, config)
         if dry_run:
             show_plan(settings)
         else:
@@ -61,13 +73,18 @@ def generate(flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> No
         sys.exit(1)
 
 
-def _run(settings: Settings, talk: Talk) -> None:
+def _run(settings: RunSettings, talk: Talk) -> None:
     """Work to the target, tell how it goes, end with a summary."""
     signals = _Signals(talk)
     with _handling(signals), open_session(settings) as session:
         metrics = MetricsFile(settings.metrics_file, session, talk.say)
-        if session.run.size >= settings.num:
-            done = f"{settings.output}: holds {session.run.size} tasks, the target is {settings.num}: nothing to do"
+        if session.complete:
+            goal = (
+                f"the target is {settings.num}"
+                if settings.num is not None and session.run.size >= settings.num
+                else "all of the input is worked through"
+            )
+            done = f"{settings.output}: holds {session.run.size} tasks, {goal}: nothing to do"
             talk.end_event(None, done, **facts(session))
             metrics.end(0)
             return
@@ -107,10 +124,12 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
         if rejected
         else ""
     )
+    indices = session.work.indices
+    inputs = "" if indices is None else f", from {session.work.pool.decided} of {indices} inputs"
     lines = [
         (
             f"accepted   {session.accepted} tasks in {display.duration(seconds)}; "
-            f"the dataset holds {session.run.size} of {settings.num}"
+            f"the dataset holds {display.goal(session.run.size, settings.num)}{inputs}"
         ),
         f"rejected   {rejected} candidates{why}",
         f"tokens     {totals.usage.prompt} read, {totals.usage.completion} written in {totals.requests} replies"
@@ -123,10 +142,12 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
             2, f"failed     {sum(totals.failures.values())} calls ({display.counts(totals.failures)})"
         )
     if error is None:
-        lines.append(
-            f"next       selfinstruct show {settings.output}; selfinstruct show {settings.output} --rejected; "
-            f"selfinstruct generate -n {2 * settings.num} ... to go on"
+        following = (
+            f"next       selfinstruct show {settings.output}; selfinstruct show {settings.output} --rejected"
         )
+        if settings.num is not None and indices is None:
+            following += f"; selfinstruct generate -n {2 * settings.num} ... to go on"
+        lines.append(following)
     if talk.as_json:
         held = f"{settings.output}: holds {session.run.size} tasks"
         talk.end_event(error, " ".join(str(error or held).split()), **facts(session))
@@ -178,28 +199,14 @@ def _handling(handler: _Signals) -> Iterator[None]:
             signal.signal(number, old)
 
 
-class _Asked(Exception):
-    def __init__(self, request: Request) -> None:
-        super().__init__()
-        self.request = request
+class _NoMore(Exception):
+    pass
 
 
-def show_plan(settings: Settings) -> None:
-    """`--dry-run`: the settings, the first prompt, and what the target may take. Writes nothing."""
-    from selfinstruct.recipes import make_recipe
-
-    seeds, sampler = load_seeds(settings)
-    pool: Pool = make_pool(settings, seeds)
-    view = pool.view(-1)
-    plan = sampler.plan(0, view)
-
-    def complete(request: Request) -> Reply:
-        raise _Asked(request)
-
-    try:
-        make_recipe(settings)(plan, view, complete)
-    except _Asked as asked:
-        request = asked.request
+def show_plan(settings: RunSettings) -> None:
+    """`--dry-run`: the settings, the first prompt of every step, and what the run may take. Writes nothing."""
+    work = open_work(settings)
+    requests = _first_requests(work)
     shown = settings.model_dump(mode="json", exclude_none=True, exclude={"base_url"})
     if settings.base_url:
         shown["base_url"] = _without_secrets(settings.base_url)
@@ -208,11 +215,35 @@ def show_plan(settings: Settings) -> None:
         for name, value in shown.items()
         if value not in ([], {})
     ]
-    out += ["", f"--- the first prompt ({settings.endpoint}) ---"]
-    out += [f"[{role}]\n{content}" for role, content in request.messages] or [request.prompt or ""]
+    for step, request in enumerate(requests):
+        name = f"prompt of step {step}, after a made-up reply" if step else "the first prompt"
+        out += ["", f"--- {name} ({settings.endpoint}) ---"]
+        out += [f"[{role}]\n{content}" for role, content in request.messages] or [request.prompt or ""]
+    indices = math.inf if settings.num is None else settings.num / work.expected_yield
+    indices = min(indices, math.inf if work.indices is None else work.indices)
     out += ["--- estimate ---"]
-    out += estimate(settings, expected_indices(settings), request, find_price(settings))
+    rows = settings.num if work.indices is None else indices * work.expected_yield
+    out += estimate(settings, indices, rows or 0, requests, find_price(settings))
     print(display.printable("\n".join(out)))  # noqa: T201 - data
+
+
+def _first_requests(work: Work) -> list[Request]:
+    """What the recipe asks at the first index that asks anything, as far as made-up replies lead it."""
+    view, requests, samples = work.pool.view(-1), list[Request](), iter(work.samples)
+
+    def complete(request: Request) -> Reply:
+        requests.append(request)
+        text = next(samples, None)
+        if text is None:
+            raise _NoMore
+        return Reply((Choice(text),) * request.n)
+
+    for k in range(1 if work.indices is None else work.indices):
+        with suppress(_NoMore):
+            work.recipe(work.planner.plan(k, view), view, complete)
+        if requests:
+            return requests
+    raise InputError("nothing in the input leads to a request; is it what the job works on?")
 
 
 def _without_secrets(address: str) -> str:
@@ -242,7 +273,9 @@ def show_tasks(output: Path, row: str | None, limit: int) -> None:
         candidate = (
             origin.decision.candidate
             if origin
-            else Candidate(found["instruction"], found["input"], found["output"])
+            else Candidate(
+                found["instruction"], found["input"], found["output"], system=found.get("system", "")
+            )
         )
         notes = display.rejection_notes(origin) if origin else "taken over"
         screen.print(display.task_panel(candidate, f"row {number} · {row_id(found)}", notes))

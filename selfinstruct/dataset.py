@@ -21,6 +21,7 @@ from selfinstruct.records import JSON, Row
 from selfinstruct.store import disk_error, part_of, put_in_place, write_atomically
 
 FIELDS = ("instruction", "input", "output")
+SYSTEM = "system"  # the one further key that a row may have
 _PIECE = 1 << 20  # characters read at once
 _LAYOUT = re.compile(rb"\[\r?\n( *)\{\r?\n( *)\"")
 
@@ -34,12 +35,13 @@ class Layout:
 
     def render(self, row: Row) -> str:
         """One row as `json.dumps(rows, indent=...)` would write it inside the array."""
-        fields = ",\n".join(f"{' ' * self.key}{json.dumps(name)}: {json.dumps(row[name])}" for name in FIELDS)
+        there = (*FIELDS, SYSTEM) if row.get(SYSTEM) else FIELDS
+        fields = ",\n".join(f"{' ' * self.key}{json.dumps(name)}: {json.dumps(row[name])}" for name in there)
         return f"{' ' * self.brace}{{\n{fields}\n{' ' * self.brace}}}"
 
 
 def parse_rows(path: Path, data: bytes) -> list[Row]:
-    """The rows of a dataset that stands in `data`; fields beyond the three are left out.
+    """The rows of a dataset that stands in `data`; other fields are left out.
 
     Raises:
         InputError: it is no JSON, no array, or a row lacks a field; says which.
@@ -67,7 +69,7 @@ def parse_rows(path: Path, data: bytes) -> list[Row]:
 
 
 def check_row(value: JSON, where: str) -> Row:
-    """The three texts of a row; a missing input counts as empty.
+    """The texts of a row: the three, and a system message if it has one; a missing input counts as empty.
 
     Raises:
         InputError: not an object, or a field is missing or no text.
@@ -78,7 +80,10 @@ def check_row(value: JSON, where: str) -> Row:
     for name in FIELDS:
         if not isinstance(row.get(name), str):
             raise InputError(f"{where}: the field {name!r} is missing or not text")
-    return {name: row[name] for name in FIELDS}
+    system = row.get(SYSTEM) or ""
+    if not isinstance(system, str):
+        raise InputError(f"{where}: the field {SYSTEM!r} is not text")
+    return {name: row[name] for name in FIELDS} | ({SYSTEM: system} if system else {})
 
 
 def _kind(value: JSON) -> str:

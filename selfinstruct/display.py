@@ -36,6 +36,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def goal(rows: int, target: int | None) -> str:
+    """`20 of 100 rows`, or `20 rows` where no number was asked for."""
+    return f"{rows} rows" if target is None else f"{rows} of {target} rows"
+
+
 def counts(table: Mapping[str, int]) -> str:
     """`too_similar 3, empty_output 1`."""
     return ", ".join(f"{name} {number}" for name, number in table.items())
@@ -44,9 +49,9 @@ def counts(table: Mapping[str, int]) -> str:
 def status_table(report: Report) -> RenderableType:
     """The report as a table of plain facts, the reasons with an example each."""
     facts = Table.grid(padding=(0, 2))
-    state = "running" if report.running else "complete" if report.rows >= report.target else "not complete"
+    state = "running" if report.running else "complete" if report.complete else "not complete"
     lines: list[tuple[str, str]] = [
-        ("dataset", f"{report.dataset}: {report.rows} of {report.target} rows ({state})"),
+        ("dataset", f"{report.dataset}: {goal(report.rows, report.target)} ({state})"),
         ("run directory", report.run_directory),
         (
             "model",
@@ -54,16 +59,10 @@ def status_table(report: Report) -> RenderableType:
         ),
         ("accepted", f"{report.accepted} of {report.accepted + report.rejected} candidates"),
     ]
+    if report.inputs is not None:
+        lines.append(("inputs", f"{report.indices} of {report.inputs} worked through by {report.job}"))
     if report.adopted or report.deleted:
         lines.append(("by hand", f"{report.adopted} rows taken over, {report.deleted} deleted"))
-    if report.verification:
-        lines.append(("verification", counts(report.verification)))
-    if report.tests:
-        lines.append(
-            ("self-tests", f"of {report.tests['candidates']} candidates; {report.tests['tokens']} tokens")
-        )
-    if report.repair:
-        lines.append(("repair", repair_line(report)))
     if report.languages:
         lines.append(("languages", counts(report.languages)))
         lines.append(("kinds", counts(report.kinds)))
@@ -94,16 +93,6 @@ def status_table(report: Report) -> RenderableType:
     return Group(facts, Text(), reasons)
 
 
-def repair_line(report: Report) -> str:
-    """What `--repair` brought, and for how much."""
-    repair = report.repair
-    gain = report.as_json()["repaired_per_1000_tokens"]
-    return (
-        f"{repair['accepted']} of {repair['candidates']} candidates accepted; {repair['tokens']} tokens"
-        + (f", {gain:g} accepted for 1,000" if gain is not None else "")
-    )
-
-
 def counts_of_times(times: Mapping[str, float]) -> str:
     """`median 2.1, p90 3.4`."""
     return ", ".join(f"{name} {value:g}" for name, value in times.items())
@@ -119,7 +108,10 @@ def _evidence(evidence: Mapping[str, JSON]) -> str:
 
 def task_panel(candidate: Candidate, title: str, notes: str = "") -> RenderableType:
     """One task or rejected candidate: instruction, input, output, each as what it is."""
-    parts: list[RenderableType] = [Text(printable(candidate.instruction) or "(no instruction)", style="bold")]
+    parts: list[RenderableType] = []
+    if candidate.system:
+        parts += [Text("System", style="dim"), Text(printable(candidate.system))]
+    parts.append(Text(printable(candidate.instruction) or "(no instruction)", style="bold"))
     if candidate.input:
         parts += [Text("Input", style="dim"), *_body(candidate.input, candidate.language)]
     if candidate.output:

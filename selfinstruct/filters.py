@@ -313,15 +313,16 @@ FILTERS: Final[tuple[Filter, ...]] = (
 
 def refuse(candidate: Candidate, shots: Sequence[Seed] = ()) -> Rejection | None:
     """The first rule of `FILTERS` that refuses the candidate, by its name; None if all let it pass."""
-    return _first(FILTERS, candidate, shots)
+    return first_of(FILTERS, candidate, shots)
 
 
 def refuse_instruction(candidate: Candidate, shots: Sequence[Seed] = ()) -> Rejection | None:
     """Like `refuse`, with the rules that need no more than the instruction."""
-    return _first(INSTRUCTION_FILTERS, candidate, shots)
+    return first_of(INSTRUCTION_FILTERS, candidate, shots)
 
 
-def _first(rules: Sequence[Filter], candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
+def first_of(rules: Sequence[Filter], candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
+    """The first of these rules that refuses the candidate, by its name; None if all let it pass."""
     for rule in rules:
         if (evidence := rule(candidate, shots)) is not None:
             return Rejection(rule.__name__, evidence)
@@ -329,8 +330,7 @@ def _first(rules: Sequence[Filter], candidate: Candidate, shots: Sequence[Seed])
 
 
 def _found(text: str, field: str | None = None) -> Evidence:
-    evidence: Evidence = {"found": text[:EVIDENCE]}
-    return evidence if field is None else {"field": field, **evidence}
+    return ({} if field is None else {"field": field}) | {"found": text[:EVIDENCE]}
 
 
 def _words(text: str) -> int:

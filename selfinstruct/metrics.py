@@ -21,6 +21,8 @@ EVERY = 10.0  # seconds; a scrape comes every 15 or more
 FAMILIES: tuple[tuple[str, str, str, str, str | None], ...] = (
     ("rows", "gauge", "Rows that the dataset holds.", "rows", None),
     ("target_rows", "gauge", "Rows that it shall hold in the end.", "target", None),
+    ("inputs", "gauge", "Inputs of a job over given data.", "inputs", None),
+    ("inputs_worked_through", "gauge", "Those that are wholly decided.", "worked_through", None),
     ("accepted_total", "counter", "Tasks accepted since this command began.", "accepted", None),
     ("rejected_total", "counter", "Candidates rejected since this command began.", "rejected", "reason"),
     ("replies_total", "counter", "Requests answered, all sittings together.", "requests", None),
@@ -50,7 +52,7 @@ def render(dataset: str, fields: Mapping[str, Any]) -> str:
     fields = {**fields, "tokens": tokens}
     lines = []
     for family, kind, told, field, label in FAMILIES:
-        if field not in fields:
+        if fields.get(field) is None:
             continue
         name = f"selfinstruct_{family}"
         lines += [f"# HELP {name} {told}", f"# TYPE {name} {kind}"]

@@ -6,6 +6,7 @@ novelty_code.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable
@@ -26,6 +27,7 @@ LANGUAGE_CAP = 3
 OUTPUT_THRESHOLD = 0.9  # F above which two outputs are nearly identical
 OUTPUT_LEAST = 24  # tokens; shorter outputs ("True", "O(n)") are alike by chance
 INSTRUCTION, BOTH, LANGUAGES, OUTPUT = "instruction", "instruction and input", "language cap", "output"
+EVERYTHING = "everything"
 _TOP = 10  # most similar instructions that the historic record lists
 
 
@@ -259,3 +261,42 @@ class CodeNovelty:
     def evidence(self, instruction: str) -> dict[str, JSON]:  # noqa: ARG002
         """Nothing: an accepted task of this rule carries no similarity fields."""
         return {}
+
+
+class ExactNovelty:
+    """The rule of jobs over given data: only what is there already, word for word, counts as a duplicate."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, instruction: str, input_: str, output: str, language: str | None = None) -> int:  # noqa: ARG002
+        """See `seams.Novelty`."""
+        self._entries.setdefault(_exactly(instruction, input_, output), self._count)
+        self._count += 1
+        return self._count - 1
+
+    def duplicate_of(
+        self,
+        instruction: str,
+        input_: str,
+        output: str,
+        language: str | None = None,  # noqa: ARG002
+        limit: int | None = None,
+    ) -> Duplicate | None:
+        """See `seams.Novelty`; while the output is not known, nothing is a duplicate."""
+        entry = self._entries.get(_exactly(instruction, input_, output)) if output else None
+        if entry is None or (limit is not None and entry >= limit):
+            return None
+        return Duplicate(entry, 1.0, EVERYTHING)
+
+    def evidence(self, instruction: str) -> dict[str, JSON]:  # noqa: ARG002
+        """Nothing is recorded."""
+        return {}
+
+
+def _exactly(*texts: str) -> str:
+    return hashlib.sha256(repr(texts).encode("utf-8", "surrogatepass")).hexdigest()

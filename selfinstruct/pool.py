@@ -17,6 +17,11 @@ Filter = Callable[[Candidate, Sequence[Seed]], Rejection | None]
 Check = Callable[[Candidate], Rejection | None]
 
 
+def accept(_: Candidate, __: Sequence[Seed] = ()) -> Rejection | None:
+    """The filter and the check that has nothing against any candidate."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What a profile and `--verify` ask of a candidate.
@@ -24,12 +29,14 @@ class Rules:
     `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only,
     `check` looks at the output without running it. With `ran` a candidate needs a verdict, too: running code
     takes long and is done where the recipe is (`verify.loop`); here its verdict is only used.
+    `verify` is for a recipe that asks itself, about code that is not the output of its candidates.
     """
 
     refuse: Filter
     refuse_instruction: Filter
     check: Check
     ran: Callable[[Verdict], Rejection | None] | None = None
+    verify: Check = accept
 
 
 class Pool:
@@ -142,3 +149,7 @@ class View:
             or pool._duplicate(candidate, self.entries)  # noqa: SLF001
             or pool.rules.check(candidate)
         )
+
+    def verify(self, candidate: Candidate) -> Rejection | None:
+        """What the verification has against the candidate's output."""
+        return self.pool.rules.verify(candidate)

@@ -7,7 +7,7 @@ price; none is guessed. Nothing is counted here.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from selfinstruct.calls import estimate_tokens
 from selfinstruct.errors import InputError
 from selfinstruct.records import Request
-from selfinstruct.settings import Settings
+from selfinstruct.settings import RunSettings
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
@@ -27,6 +27,7 @@ MILLION = 1_000_000
 BYTES_PER_TOKEN = 4  # of prompts in English with code, about
 # What one reply of a recipe usually takes, in tokens written; seen in trials with models of all sizes.
 USUAL_REPLY = {"code-alpaca": 1800, "staged": 220, "self-instruct": 130}
+USUAL_ANSWER = 250  # of a job over given data: a critique, a short program
 CALLS_PER_INDEX = {"code-alpaca": 1.0, "staged": 2.5, "self-instruct": 5.0}  # with 2 instances
 TEXT_PRICES = {"input_mtok", "output_mtok", "cache_read_mtok", "requests_kcount", "output_reasoning_mtok"}
 # Prices of things that this project never asks for; a model with any other price is left alone.
@@ -64,7 +65,7 @@ class Price:
         return self.request + tokens / MILLION
 
 
-def find_price(settings: Settings) -> Price | None:
+def find_price(settings: RunSettings) -> Price | None:
     """The price of what the settings ask for; None where it is not known or nothing is paid.
 
     Raises:
@@ -169,23 +170,28 @@ def _dearest(edge: int, tables: list[list[Tier]]) -> Tier:
     )
 
 
-def estimate(settings: Settings, indices: float, request: Request, price: Price | None) -> Iterator[str]:
-    """Lines that tell what the whole target may take.
+def estimate(
+    settings: RunSettings, indices: float, rows: float, requests: Sequence[Request], price: Price | None
+) -> Iterator[str]:
+    """Lines that tell what the whole run may take.
 
     Args:
         settings: of the run.
-        indices: how many the target is expected to take.
-        request: the first one; the others are about as long.
+        indices: how many it is expected to take.
+        rows: how many it is expected to bring.
+        requests: those of the first index, as far as they are known; the others are about as long.
         price: of the model, where it is known.
     """
-    recipe = settings.recipe or "code-alpaca"
-    calls = indices * CALLS_PER_INDEX[recipe]
-    most_prompt, most_completion = estimate_tokens(request)
+    calls = indices * CALLS_PER_INDEX.get(getattr(settings, "recipe", ""), len(requests))
+    worst = [estimate_tokens(request) for request in requests]
+    most_prompt = round(sum(prompt for prompt, _ in worst) / len(worst))
+    most_completion = round(sum(completion for _, completion in worst) / len(worst))
     prompt = most_prompt / BYTES_PER_TOKEN
-    completion = float(min(most_completion, USUAL_REPLY[recipe] * request.n))
+    usual = USUAL_REPLY.get(getattr(settings, "recipe", ""), USUAL_ANSWER) * requests[-1].n
+    completion = float(min(most_completion, usual))
     share = 0.5 if settings.batch else 1.0
     yield (
-        f"about {calls:.0f} requests for {settings.num} tasks, with {round(calls * prompt)} tokens read and "
+        f"about {calls:.0f} requests for {rows:.0f} tasks, with {round(calls * prompt)} tokens read and "
         f"{round(calls * completion)} written"
     )
     yield f"at worst {round(calls * most_prompt)} tokens read and {round(calls * most_completion)} written by these"
@@ -194,8 +200,8 @@ def estimate(settings: Settings, indices: float, request: Request, price: Price 
     elif price is None:
         yield f"cost: not known, for the price of {settings.model!r} at this server is not; see [prices] in --config"
     else:
-        usual = calls * price(round(prompt), round(completion)) * share
-        worst = calls * price(most_prompt, most_completion) * share
+        likely = calls * price(round(prompt), round(completion)) * share
+        dearest = calls * price(most_prompt, most_completion) * share
         batch = ", at the half price of batches" if settings.batch else ""
-        yield f"cost: about ${usual:.2f}, at worst ${worst:.2f}{batch} ({price.source})"
+        yield f"cost: about ${likely:.2f}, at worst ${dearest:.2f}{batch} ({price.source})"
     yield "these are estimates from a usual run; --max-cost, --max-tokens and --max-requests are limits"

@@ -1,4 +1,4 @@
-"""The recipe `code-alpaca`: one call, many tasks. And what all recipes share: prompt files, seeds, cuts.
+"""The recipe `code-alpaca`: one call, many tasks. And what all recipes share: turns of a chat, seeds, cuts.
 
 A recipe is a function of a plan, a view of the pool and `complete`; it knows nothing of servers, files or
 threads, and calls of it are answered from the log when they were already bought.
@@ -9,19 +9,29 @@ Source: the numbered list with shots is that of Stanford Alpaca (Taori et al. 20
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 
 from selfinstruct import alpaca, parsing
 from selfinstruct.records import Candidate, Choice, Request, Seed
 from selfinstruct.seams import Complete, Plan, PoolView, Recipe
-from selfinstruct.settings import Settings
+from selfinstruct.settings import RunSettings, Settings
 from selfinstruct.vocabulary import KINDS, LANGUAGES, find_kind, find_language
 
 _CLOSED = "\n```"
+# Tasks that an index (with one answer and one instance) usually brings, as seen in trials.
+YIELDS = {"code-alpaca": 10.0, "staged": 0.8, "self-instruct": 0.6}
+# How the names of a recipe's prompt files begin.
+PROMPTS = {
+    "code-alpaca": ("code_alpaca",),
+    "staged": ("staged_",),
+    "self-instruct": ("self_instruct_", "staged_"),
+}
+# Replies that lead through every step, for a dry run.
+SAMPLES = {
+    "staged": ("Fix the bug in the following code.", "x = 1 +", "x = 1 + 1"),
+    "self-instruct": ("Fix the bug in the following code.", "No", "x = 1 +", "x = 1 + 1"),
+}
 LIST_SIZE = 20  # tasks that one call asks for, the shots included
 TASKS_SCHEMA = {
     "type": "object",
@@ -39,21 +49,6 @@ TASKS_SCHEMA = {
     "required": ["tasks"],
     "additionalProperties": False,
 }
-
-
-@cache
-def prompt_text(name: str) -> str:
-    """The prompt file `name` of this package."""
-    return (files("selfinstruct") / "prompts" / f"{name}.txt").read_text(encoding="utf-8").rstrip("\n")
-
-
-def prompts_digest() -> str:
-    """A 16-digit hex hash of all prompt files; part of a run's fingerprint."""
-    names = sorted(item.name for item in (files("selfinstruct") / "prompts").iterdir())
-    texts = [
-        (files("selfinstruct") / "prompts" / name).read_bytes() for name in names if name.endswith(".txt")
-    ]
-    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
 def make_recipe(settings: Settings) -> Recipe:
@@ -75,7 +70,7 @@ def seed_of_choice(plan: Plan, step: int) -> int:
 
 
 def ask(
-    settings: Settings,
+    settings: RunSettings,
     system: str,
     user: str,
     fence: str,
@@ -85,12 +80,16 @@ def ask(
     seed: int,
     n: int = 1,
 ) -> Request:
-    """A turn of a chat, its answer already begun with `fence`; as one text where the server has no chat."""
-    messages = [("system", system), ("user", user), *([("assistant", fence)] if fence else [])]
+    """A turn of a chat, its answer already begun with `fence`; as one text where the server has no chat.
+
+    An empty `system` is left out.
+    """
+    messages = [("system", system)] if system else []
+    messages += [("user", user), *([("assistant", fence)] if fence else [])]
     # The embedded model has a chat template; a server that is asked for completions may have none.
     raw = settings.endpoint == "completions" and settings.backend != "local"
     return Request(
-        prompt=f"{system}\n\nTask: {user}\n\nAnswer:\n{fence}" if raw else None,
+        prompt=f"{system}\n\nTask: {user}\n\nAnswer:\n{fence}".lstrip("\n") if raw else None,
         messages=() if raw else tuple(messages),
         max_tokens=max_tokens,
         temperature=temperature,
@@ -109,7 +108,7 @@ def whole(text: str, fence: str) -> str:
     return f"{fence}{text.removeprefix(fence)}".partition(_CLOSED)[0] + _CLOSED if fence else text
 
 
-def open_fence(settings: Settings, language: str | None) -> str:
+def open_fence(settings: RunSettings, language: str | None) -> str:
     """The fence an answer is begun with: llama.cpp and completions go on with it, other chats would not."""
     if settings.endpoint == "chat":
         return ""
@@ -123,9 +122,9 @@ def code_alpaca(settings: Settings, plan: Plan, _: PoolView, complete: Complete)
     if settings.answer == "json":
         text = _json_prompt(settings, plan.shots)
     elif historic:
-        text = alpaca.layout(prompt_text("code_alpaca"), plan.shots)
+        text = alpaca.layout(settings.prompt("code_alpaca"), plan.shots)
     else:
-        text = alpaca.layout(_with_rules(prompt_text("code_alpaca"), settings), plan.shots)
+        text = alpaca.layout(_with_rules(settings.prompt("code_alpaca"), settings), plan.shots)
     request = Request(
         prompt=text if settings.endpoint == "completions" else None,
         messages=(("user", text),) if settings.endpoint == "chat" else (),
@@ -165,5 +164,5 @@ def _with_rules(text: str, settings: Settings) -> str:
 def _json_prompt(settings: Settings, shots: Sequence[Seed]) -> str:
     rows = [{"instruction": s.instruction, "input": s.input, "output": s.output} for s in shots]
     count = str(LIST_SIZE - len(rows))
-    text = _with_rules(prompt_text("code_alpaca_json").replace("{count}", count), settings)
+    text = _with_rules(settings.prompt("code_alpaca_json", count=count), settings)
     return "\n".join([text, "", "Examples:", *map(json.dumps, rows)])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from selfinstruct.verify.verdict import Verdict
 
 JSON: TypeAlias = Any  # a value that `json.dumps` takes
-Row: TypeAlias = dict[str, str]  # exactly the keys instruction, input, output
+Row: TypeAlias = dict[str, str]  # the keys instruction, input, output; and system, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,24 @@ class Seed:
     kind: str | None = None
     difficulty: str | None = None
     topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a job over given data works on at one index: a row of a dataset, or a piece of code.
+
+    `id` is the row's `row_id`, or a hash of the code; `origin` tells where it stood, in words that hold
+    no more of a path than the user gave. A piece of code is the `output` of a task without instruction.
+    """
+
+    id: str
+    instruction: str = ""
+    input: str = ""
+    output: str = ""
+    system: str = ""
+    origin: str = ""
+    licence: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +145,7 @@ class Candidate:
     gave up on, carries its `rejection` from there. `verdict` is what running its code came to, where that
     is asked for; `notes` go into the evidence of whatever is decided. `instance` numbers
     the instances of one task, from 0: they have their instruction in common, and a later one is new if the
-    task is.
+    task is. `system` is the system message it was answered under.
     """
 
     instruction: str = ""
@@ -140,11 +158,13 @@ class Candidate:
     verdict: Verdict | None = None
     notes: dict[str, JSON] = field(default_factory=dict)
     instance: int = 0
+    system: str = ""
 
     @property
     def row(self) -> Row:
         """What the dataset holds of it."""
-        return {"instruction": self.instruction, "input": self.input, "output": self.output}
+        row = {"instruction": self.instruction, "input": self.input, "output": self.output}
+        return row | {"system": self.system} if self.system else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +182,10 @@ class Decision:
 
 
 def row_id(row: Row) -> str:
-    """The 16-digit hex name of a dataset row: a hash of its three texts, so it survives reordering."""
+    """The 16-digit hex name of a dataset row: a hash of its texts, so it survives reordering."""
     instruction, input_, output = row["instruction"], row["input"], row["output"]
-    text = f"{len(instruction)},{len(input_)}:{instruction}{input_}{output}"
+    lengths = f"{len(instruction)},{len(input_)}"
+    if system := row.get("system", ""):
+        lengths += f",{len(output)}"
+    text = f"{lengths}:{instruction}{input_}{output}{system}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

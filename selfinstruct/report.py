@@ -15,11 +15,11 @@ from pathlib import Path
 from selfinstruct.batch_log import read_open
 from selfinstruct.dataset import dataset_of, run_directory_of
 from selfinstruct.errors import InputError
+from selfinstruct.journal import commit_of
 from selfinstruct.records import JSON, Decision, Row, row_id
-from selfinstruct.rundir import Totals, commit_of
+from selfinstruct.rundir import Totals
 from selfinstruct.store import is_locked, read_log
 
-_MEASURED = ("most_similar_instructions", "avg_similarity_score")
 EXAMPLE_LENGTH = 200  # characters of a rejected candidate shown as an example
 
 
@@ -30,7 +30,7 @@ class Report:
     dataset: str
     run_directory: str
     running: bool
-    target: int
+    target: int | None  # None: whatever the inputs bring
     rows: int = 0  # in the dataset when all that is decided is published
     adopted: int = 0
     deleted: int = 0
@@ -39,11 +39,6 @@ class Report:
     indices: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, JSON] = field(default_factory=dict)
-    verification: dict[str, int] = field(default_factory=dict)  # of accepted tasks, by its status
-    repair: dict[str, int] = field(default_factory=dict)  # candidates tried and accepted, tokens they took
-    tests: dict[str, int] = field(
-        default_factory=dict
-    )  # candidates with tests of the model's, tokens they took
     languages: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     requests: int = 0
@@ -58,6 +53,14 @@ class Report:
     begun: int | None = None
     last_reply: int | None = None
     settings: dict[str, JSON] = field(default_factory=dict)
+    job: str = "generate"
+    inputs: int | None = None  # of a job over given data: how many there are; `indices` of them are decided
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has come to its end."""
+        enough = self.target is not None and self.rows >= self.target
+        return enough or (self.inputs is not None and self.indices >= self.inputs)
 
     def as_json(self) -> dict[str, JSON]:
         """All fields, with the shares that are asked for most."""
@@ -66,16 +69,8 @@ class Report:
         return asdict(self) | {
             "candidates": candidates,
             "yield": round(self.accepted / candidates, 4) if candidates else None,
-            "accepted_per_1000_tokens": per_1000(self.accepted, tokens),
-            "repaired_per_1000_tokens": per_1000(
-                self.repair.get("accepted", 0), self.repair.get("tokens", 0)
-            ),
+            "accepted_per_1000_tokens": round(1000 * self.accepted / tokens, 3) if tokens else None,
         }
-
-
-def per_1000(count: int, tokens: int) -> float | None:
-    """What 1,000 tokens brought, None where there were none."""
-    return round(1000 * count / tokens, 3) if tokens else None
 
 
 def find_run(path: Path) -> Path:
@@ -111,6 +106,8 @@ def read_report(path: Path) -> Report:
         target=_target(directory, settings["num"]),
         begun=about.get("begun"),
         settings=settings,
+        job=about.get("job", "generate"),
+        inputs=about.get("indices"),
     )
     _fold_journal(directory, report)
     _fold_replies(directory, report)
@@ -118,17 +115,17 @@ def read_report(path: Path) -> Report:
     return report
 
 
-def _target(directory: Path, first: int) -> int:
+def _target(directory: Path, first: int | None) -> int | None:
     """The last target that was asked for; the settings of `run.json` are those of the first run."""
     try:
-        return int(json.loads((directory / "published.json").read_bytes())["target"])
+        last = json.loads((directory / "published.json").read_bytes())["target"]
+        return None if last is None else int(last)
     except (OSError, ValueError, KeyError, TypeError):
         return first
 
 
 def _fold_journal(directory: Path, report: Report) -> None:
     reasons: Counter[str] = Counter()
-    verification: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     for line in read_log(directory / "journal.jsonl"):
@@ -139,12 +136,8 @@ def _fold_journal(directory: Path, report: Report) -> None:
         commit = commit_of(line)
         report.indices += commit.done
         for decision in commit.decisions:
-            _count_extra(report, decision)
             if decision.rejection is None:
                 report.accepted += 1
-                verification.update(
-                    [decision.evidence["verification"]] if "verification" in decision.evidence else []
-                )
                 languages[decision.candidate.language or "unknown"] += 1
                 kinds[decision.candidate.kind or "unknown"] += 1
             else:
@@ -153,19 +146,8 @@ def _fold_journal(directory: Path, report: Report) -> None:
     report.rejected = reasons.total() if hasattr(reasons, "total") else sum(reasons.values())
     report.rows = report.adopted + report.accepted - report.deleted
     report.reasons = dict(reasons.most_common())
-    report.verification = dict(verification.most_common())
     report.languages = dict(languages.most_common())
     report.kinds = dict(kinds.most_common())
-
-
-def _count_extra(report: Report, decision: Decision) -> None:
-    """What a candidate took beyond its recipe: tests, repair."""
-    evidence = decision.rejection.evidence if decision.rejection else decision.evidence
-    for name, table in (("repair", report.repair), ("tests", report.tests)):
-        if name in evidence:
-            table["candidates"] = table.get("candidates", 0) + 1
-            table["accepted"] = table.get("accepted", 0) + decision.accepted
-            table["tokens"] = table.get("tokens", 0) + evidence[name]["tokens"]
 
 
 def _example(decision: Decision) -> JSON:
@@ -246,6 +228,5 @@ def regen_rows(path: Path) -> list[dict[str, JSON]]:
             evidence = entry.decision.evidence
             if "avg_similarity_score" not in evidence:
                 raise InputError(f"{path}: made with another profile; these fields need --profile alpaca")
-            measured = {name: evidence[name] for name in _MEASURED}
-            rows.append(entry.decision.candidate.row | measured)
+            rows.append(entry.decision.candidate.row | evidence)
     return rows

@@ -2,11 +2,6 @@
 
 Decides nothing about candidates; `pool.py` does. Everything here happens on the main thread but
 `keep_reply`, `keep_failure` and `note_sent`, which workers call.
-
-Journal lines, in order:
-    {"adopted": {row}}                 a row that stood in the dataset before (or that the user wrote)
-    {"deleted": "id"}                  a row that the user took out of the dataset
-    {"k": 0, "from": 0, ...}           the decisions on index k, from its candidate number `from` on
 """
 
 from __future__ import annotations
@@ -15,7 +10,7 @@ import json
 import platform
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -25,88 +20,13 @@ from typing import Any
 from selfinstruct import __version__
 from selfinstruct.dataset import DatasetFile, run_directory_of
 from selfinstruct.errors import InputError, RequestRefused, Transient
-from selfinstruct.records import JSON, Candidate, Choice, Decision, Rejection, Reply, Row, Usage, row_id
-from selfinstruct.settings import Settings
+from selfinstruct.journal import Commit, commit_of
+from selfinstruct.records import JSON, Choice, Reply, Row, Usage, row_id
+from selfinstruct.settings import RunSettings
 from selfinstruct.store import AppendLog, Lock, disk_error, write_atomically
 
 PUBLISH_SHARE = 0.05  # of the run's time at most goes into copying the dataset
 ADOPTED = 1000  # rows taken over that are noted at once
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """The decisions on (a part of) index k, as the journal has them."""
-
-    k: int
-    start: int  # candidates before this one were decided in an earlier line
-    decisions: tuple[Decision, ...]
-    done: bool  # whether all candidates of index k are decided
-    seeds: tuple[str, ...] = ()
-    derived_from: tuple[str, ...] = ()
-
-    def line(self) -> JSON:
-        """The journal line."""
-        line: dict[str, JSON] = {"k": self.k, "from": self.start, "done": self.done, "seeds": self.seeds}
-        if self.derived_from:
-            line["derived_from"] = self.derived_from
-        line["decisions"] = [_decision_line(decision) for decision in self.decisions]
-        return line
-
-
-def _decision_line(decision: Decision) -> JSON:
-    candidate = decision.candidate
-    line: dict[str, JSON] = {"accepted": decision.accepted}
-    if decision.accepted:
-        line["id"] = row_id(candidate.row)
-    else:
-        assert decision.rejection is not None  # noqa: S101 - that is what not accepted means
-        line["reason"] = decision.rejection.reason
-    line |= candidate.row
-    line |= {name: value for name in ("language", "kind") if (value := getattr(candidate, name))}
-    if not decision.accepted and not candidate.output:
-        line["raw"] = candidate.raw
-    evidence = decision.rejection.evidence if decision.rejection else decision.evidence
-    if evidence:
-        line["evidence"] = evidence
-    return line
-
-
-def decision_of(line: JSON) -> Decision:
-    """The decision that a journal line's entry tells of."""
-    candidate = Candidate(
-        line["instruction"],
-        line["input"],
-        line["output"],
-        line.get("raw", ""),
-        line.get("language"),
-        line.get("kind"),
-    )
-    evidence = line.get("evidence", {})
-    if line["accepted"]:
-        return Decision(candidate, evidence=evidence)
-    return Decision(candidate, Rejection(line["reason"], evidence))
-
-
-def commit_of(line: JSON) -> Commit:
-    """The commit that a journal line tells of.
-
-    Raises:
-        InputError: it is no such line.
-    """
-    try:
-        return Commit(
-            line["k"],
-            line["from"],
-            tuple(decision_of(entry) for entry in line["decisions"]),
-            line["done"],
-            tuple(line["seeds"]),
-            tuple(line.get("derived_from", ())),
-        )
-    except (KeyError, TypeError, AttributeError):
-        told = json.dumps(line)[:80]
-        raise InputError(
-            f"journal.jsonl: a line that is no decision: {told}; restore it from a backup"
-        ) from None
 
 
 @dataclass(slots=True)
@@ -132,12 +52,20 @@ class Totals:
 class RunDirectory:
     """One run, opened for writing; close it in the end.
 
+    Args:
+        settings: of the run.
+        extra_fingerprint: digests of what the job reads.
+        indices: how many there are, for a job that works through given data; for reports only.
+
     Raises:
         InputError: a file of it cannot be read, or the settings differ from those it was begun with.
         LockedError: another run is writing here.
     """
 
-    def __init__(self, settings: Settings, extra_fingerprint: dict[str, JSON]) -> None:
+    def __init__(
+        self, settings: RunSettings, extra_fingerprint: Mapping[str, JSON], indices: int | None = None
+    ) -> None:
+        self._indices = indices
         self.path = run_directory_of(settings.output)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -157,7 +85,7 @@ class RunDirectory:
             opened.callback(Lock(self.path / "lock").release)
             # Read before anything is written: a dataset that is none changes nothing here.
             self._there = self._dataset.load()
-            self._check_settings(settings.fingerprint() | extra_fingerprint)
+            self._check_settings(settings.fingerprint() | dict(extra_fingerprint))
             self._journal = AppendLog(self.path / "journal.jsonl")
             opened.callback(self._journal.close)
             self._replies = AppendLog(self.path / "replies.jsonl")
@@ -195,6 +123,8 @@ class RunDirectory:
             "begun": int(time()),
             "fingerprint": fingerprint,
             "settings": self._settings.model_dump(mode="json", exclude={"base_url"}),
+            "job": self._settings.job,
+            "indices": self._indices,
         }
         write_atomically(path, json.dumps(about, indent=2).encode() + b"\n")
 
@@ -287,7 +217,7 @@ class RunDirectory:
         self._published = len(self._rows)
         write_atomically(
             self.path / "published.json",
-            b'{"rows": %d, "target": %d}\n' % (self._published, self._settings.num),
+            json.dumps({"rows": self._published, "target": self._settings.num}).encode() + b"\n",
         )
 
     def keep_reply(self, key: str, digest: str, reply: Reply) -> JSON:

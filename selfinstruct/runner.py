@@ -17,11 +17,11 @@ from typing import Protocol
 
 from selfinstruct.calls import ATTEMPTS, Noted, Stopping
 from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
+from selfinstruct.journal import Commit
 from selfinstruct.pool import Pool
-from selfinstruct.records import Candidate, Rejection, Reply, Request
-from selfinstruct.rundir import Commit, RunDirectory
-from selfinstruct.sampling import Sampler
-from selfinstruct.seams import Plan, Recipe
+from selfinstruct.records import Candidate, Rejection, Reply, Request, Source
+from selfinstruct.rundir import RunDirectory
+from selfinstruct.seams import Plan, Planner, Recipe
 from selfinstruct.store import DiskFull
 
 GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
@@ -53,22 +53,22 @@ def _nothing_to_settle() -> Iterator[None]:
 class Job:
     """What the loop works with; everything is open and ready."""
 
-    target: int
+    target: int  # rows that the dataset shall hold in the end
     lookahead: int
     concurrency: int
     grace: float  # seconds that requests in flight get when the run stops
     stall: int  # indices in a row without an accepted task that end the run
     # Tasks per index, to begin with; None where replies cost nothing: then all slots are kept full.
     expected_yield: float | None
-    sampler: Sampler
+    planner: Planner
     pool: Pool
     recipe: Recipe
     run: RunDirectory
     calls: Asking
     settle: Callable[[], Iterator[None]] = _nothing_to_settle  # brings the replies that `Noted` tells of
     spare: int = 0  # indices beyond what the target is expected to need: a round of batches may take a day
-    works: bool = False  # whether recipes do more than ask: their threads then outnumber the slots
     barren: int = 0  # decided indices in a row without an accepted task, before this sitting
+    indices: int | None = None  # how many there are; None: as many as the target takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def resume(run: RunDirectory, pool: Pool) -> int:
 
 
 def generate(job: Job, start: int) -> Iterator[Commit | None]:
-    """Work until the dataset holds `job.target` rows.
+    """Work until the dataset holds `job.target` rows, or all of `job.indices` are decided.
 
     Args:
         job: what to work with.
@@ -116,8 +116,7 @@ def generate(job: Job, start: int) -> Iterator[Commit | None]:
     inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     work: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
     # A worker whose retry waits holds a thread, but no slot; on this machine nothing has to be retried.
-    waits = job.expected_yield is not None or job.works
-    width = min(job.lookahead, job.concurrency * (2 if waits else 1))
+    width = min(job.lookahead, job.concurrency * (1 if job.expected_yield is None else 2))
     for _ in range(width):
         threading.Thread(target=_work, args=(job, work, inbox), daemon=True).start()
     try:
@@ -180,6 +179,11 @@ class _Line:
         """Whether nothing new is planned; what is under way may still come in."""
         return self.failure is not None or self.job.calls.why_stopped is not None
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything is decided that was asked for."""
+        return self.size >= self.job.target or self.job.pool.decided == self.job.indices
+
     def _closed(self) -> bool:
         return self.stalled or self.size >= self.job.target
 
@@ -191,6 +195,8 @@ class _Line:
             missing = math.ceil(1.2 * (job.target - self.size) / max(per_index, 0.05)) + job.spare
             # What is answered and waits for its turn counts too: one slow reply must not buy many others.
             width = min(width, missing - len(self.noted) - len(self.done))
+        if job.indices is not None:
+            width = min(width, job.indices - self.following + self.unfinished)
         return min(width, job.lookahead - (self.following - job.pool.decided) + self.unfinished)
 
     def receive(self, outcome: Outcome) -> None:
@@ -264,7 +270,9 @@ class _Line:
                 break
         done = self.start + len(decisions) == len(outcome.candidates)
         seeds = tuple(shot.id for shot in plan.shots if shot.id not in plan.derived_from)
-        commit = Commit(outcome.k, self.start, tuple(decisions), done, seeds, plan.derived_from)
+        commit = Commit(
+            outcome.k, self.start, tuple(decisions), done, seeds, plan.derived_from, _origin(plan.source)
+        )
         if done:
             job.pool.finish(outcome.k)
         self.start = 0
@@ -278,8 +286,8 @@ def _loop(
     until: float | None = None
     while True:
         line.decide()
-        if line.size >= job.target:
-            job.calls.stop("the target is reached")
+        if line.complete:
+            job.calls.stop("all is decided")
         yield from line.commits()
         if line.stopping:
             until = until or monotonic() + job.grace
@@ -288,7 +296,7 @@ def _loop(
         else:
             while line.unfinished < line.wanted(width):
                 k = line.following
-                line.plans[k] = job.sampler.plan(k, job.pool.view(k - job.lookahead))
+                line.plans[k] = job.planner.plan(k, job.pool.view(k - job.lookahead))
                 work.put(line.plans[k])
                 line.unfinished += 1
             if line.noted and not line.unfinished:  # nothing moves before the batch is there
@@ -306,16 +314,24 @@ def _loop(
     while line.ready:
         line.decide()
     yield from line.commits()
-    if job.run.size >= job.target:
+    if line.complete:
         return
     if line.stalled:
+        given = "seeds" if job.indices is None else "input"
         raise StoppedEarly(
             f"--stall {job.stall}: that many replies in a row brought no new task; "
-            "see why with `selfinstruct status`, then change the seeds or the model"
+            f"see why with `selfinstruct status`, then change the {given} or the model"
         )
     if line.failure is not None:
         raise _outcome_of(line.failure)
     raise StoppedEarly(job.calls.why_stopped or "stopped")
+
+
+def _origin(source: Source | None) -> dict[str, str]:
+    """What the journal tells of where a source came from."""
+    if source is None:
+        return {}
+    return {"place": source.origin} | ({"licence": source.licence} if source.licence else {})
 
 
 def _outcome_of(failure: BaseException) -> BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from selfinstruct.records import JSON, Candidate, Rejection, Reply, Request, Seed
+from selfinstruct.records import JSON, Candidate, Rejection, Reply, Request, Seed, Source
 
 
 class Backend(Protocol):
@@ -90,6 +90,9 @@ class PoolView(Protocol):
     def refuse(self, candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
         """Why the candidate is bound to fail without its code being run, None if nothing is known against it."""
 
+    def verify(self, candidate: Candidate) -> Rejection | None:
+        """What the verification of the run's level has against the candidate's output; None if nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -102,7 +105,15 @@ class Plan:
     topic: str | None = None
     with_input: bool = False
     seed: int = 0  # for the model's own sampling; differs for every k
-    derived_from: tuple[str, ...] = ()  # ids of the shots that a model wrote
+    derived_from: tuple[str, ...] = ()  # ids of the shots that a model wrote, or of the source
+    source: Source | None = None  # what a job over given data works on
+
+
+class Planner(Protocol):
+    """Where plans come from: seeds are sampled, or given data are worked through."""
+
+    def plan(self, k: int, view: PoolView) -> Plan:
+        """The plan of index `k`, given the pool as it stood `lookahead` commits before."""
 
 
 Complete = Callable[[Request], Reply]

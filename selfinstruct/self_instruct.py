@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from selfinstruct.recipes import ask, is_cut, prompt_text, seed_of_choice
+from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import Settings
@@ -104,7 +104,7 @@ def _kind_request(settings: Settings, plan: Plan, candidate: Candidate) -> Reque
         settings,
         ask(
             settings,
-            prompt_text("self_instruct_kind"),
+            settings.prompt("self_instruct_kind"),
             candidate.instruction,
             "",
             max_tokens=_KIND_TOKENS,
@@ -120,7 +120,7 @@ def _labels_request(settings: Settings, plan: Plan, candidate: Candidate) -> Req
         settings,
         ask(
             settings,
-            prompt_text("self_instruct_labels"),
+            settings.prompt("self_instruct_labels"),
             candidate.instruction,
             "",
             max_tokens=_LABELS_TOKENS,

@@ -6,10 +6,10 @@ The public `generate` lives here. Nothing is printed; a caller that wants a prog
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfinstruct import alpaca, filters, novelty, seeds
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
-from selfinstruct.pool import Check, Pool, Rules
+from selfinstruct.journal import Commit
+from selfinstruct.pool import Check, Pool, Rules, accept
 from selfinstruct.prices import find_price
-from selfinstruct.recipes import make_recipe, prompts_digest
-from selfinstruct.records import Candidate, Rejection, Row, Seed
-from selfinstruct.rundir import Commit, RunDirectory
+from selfinstruct.recipes import PROMPTS, SAMPLES, YIELDS, make_recipe
+from selfinstruct.records import Row, Seed
+from selfinstruct.rundir import RunDirectory
 from selfinstruct.runner import Job, resume
 from selfinstruct.runner import generate as run_loop
 from selfinstruct.sampling import Sampler
-from selfinstruct.seams import Backend
-from selfinstruct.settings import Settings, make_settings
-from selfinstruct.verify.loop import Verification, open_verification, runs_code, verified, verifies_late
+from selfinstruct.seams import Backend, Planner, Recipe
+from selfinstruct.settings import RunSettings, Settings, make_settings
 from selfinstruct.verify.syntax import check_syntax
-from selfinstruct.verify.verdict import rejection_of
 from selfinstruct.vocabulary import find_kind, find_language
 
 if TYPE_CHECKING:
@@ -41,22 +40,46 @@ ENGINE_LOG = "SELFINSTRUCT_ENGINE_LOG"  # names a file for the embedded engine's
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a job brings to the loop.
+
+    `indices` is how many there are (None: as many as the target takes), `expected_yield` how many rows one
+    is expected to bring; `digests` are of what the job reads and belong to the run's fingerprint; `samples`
+    stand in for replies so that a dry run can show the prompts of later steps.
+    """
+
+    planner: Planner
+    pool: Pool
+    recipe: Recipe
+    expected_yield: float
+    digests: Mapping[str, str]
+    indices: int | None = None
+    samples: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Session:
     """An open run. `events` works on it; `counts` is about this sitting only."""
 
-    settings: Settings
+    settings: RunSettings
     run: RunDirectory
-    pool: Pool
-    sampler: Sampler
+    work: Work
     start: int
     began: float
-    verification: Verification | None = None
     calls: Calls | BatchCalls | None = None
     stop_reason: str | None = None
     accepted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     before: int = 0  # rows when it was opened
+
+    @property
+    def complete(self) -> bool:
+        """Whether the dataset holds the rows that were asked for, or all that was given is worked through."""
+        target, indices = self.settings.num, self.work.indices
+        return (target is not None and self.run.size >= target) or (
+            indices is not None and self.work.pool.decided >= indices
+        )
 
     def stop(self, why: str) -> None:
         """End the run as soon as what is under way is safe. May be called from a signal handler's thread."""
@@ -75,25 +98,24 @@ class Session:
             InputError: requests of the run are in a batch, and the settings have none.
             StoppedEarly, BackendError: see `runner.generate`.
         """
-        settings = self.settings
+        settings, work = self.settings, self.work
         in_batches = self._batch_calls(backend, say) if settings.batch else None
         self.calls = in_batches or self._calls(backend)
         if self.stop_reason is not None:
             self.calls.stop(self.stop_reason)
-        recipe = make_recipe(settings)
         job = Job(
-            target=settings.num,
+            target=settings.num or sys.maxsize,
+            indices=work.indices,
             lookahead=settings.lookahead or 1,
             concurrency=settings.concurrency or 1,
             grace=GRACE[settings.backend],
             stall=settings.stall,
-            expected_yield=_expected_yield(settings),
-            sampler=self.sampler,
-            pool=self.pool,
-            recipe=verified(recipe, self.verification) if self.verification else recipe,
+            expected_yield=work.expected_yield if settings.backend == "openai" else None,
+            planner=work.planner,
+            pool=work.pool,
+            recipe=work.recipe,
             run=self.run,
             calls=self.calls,
-            works=runs_code(settings),
         )
         if in_batches is not None:
             job = replace(job, settle=in_batches.settle, spare=SPARE, barren=self.run.barren)
@@ -141,7 +163,7 @@ class Session:
                 self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
-def _limits(settings: Settings, began: float) -> Limits:
+def _limits(settings: RunSettings, began: float) -> Limits:
     return Limits(
         concurrency=settings.concurrency or 1,
         rpm=settings.rpm,
@@ -151,12 +173,6 @@ def _limits(settings: Settings, began: float) -> Limits:
         max_cost=settings.max_cost,
         deadline=None if settings.max_minutes is None else began + 60 * settings.max_minutes,
     )
-
-
-def _expected_yield(settings: Settings) -> float | None:
-    if settings.backend != "openai":
-        return None
-    return settings.num / expected_indices(settings)
 
 
 def load_seeds(settings: Settings) -> tuple[list[Seed], Sampler]:
@@ -196,23 +212,24 @@ def _canonical(name: str, find: Callable[[str], str | None], axis: str) -> str:
 
 def make_rules(settings: Settings) -> Rules:
     """The filters and the check that the profile and `--verify` ask for."""
-
-    def accept(_: Candidate, __: Sequence[Seed] = ()) -> Rejection | None:
-        return None
-
-    check = _without_overlap(settings, accept if settings.verify == "off" else check_syntax)
-    ran = partial(rejection_of, required=settings.require_verification) if verifies_late(settings) else None
+    verification = make_check(settings)
+    check = without_overlap(settings, verification)
     if settings.profile == "alpaca":
         return Rules(
             lambda candidate, _: alpaca.refuse(candidate),
             lambda candidate, _: alpaca.refuse(candidate),
             check,
-            ran,
+            verify=verification,
         )
-    return Rules(filters.refuse, filters.refuse_instruction, check, ran)
+    return Rules(filters.refuse, filters.refuse_instruction, check, verify=verification)
 
 
-def _without_overlap(settings: Settings, check: Check) -> Check:
+def make_check(settings: RunSettings) -> Check:
+    """The verification of an answer that `--verify` asks for."""
+    return check_syntax if settings.verify == "syntax" else accept
+
+
+def without_overlap(settings: RunSettings, check: Check) -> Check:
     """The check, and before it the one against the benchmarks of `--against`."""
     if not settings.against:
         return check
@@ -222,14 +239,13 @@ def _without_overlap(settings: Settings, check: Check) -> Check:
     return lambda candidate: index.refuse(candidate) or check(candidate)
 
 
-def _digests(settings: Settings, loaded: Sequence[Seed]) -> dict[str, str]:
-    """Hashes of what a run reads besides its settings."""
-    found = {"seeds": seeds.digest(loaded), "prompts": prompts_digest()}
-    if settings.against:
-        from selfinstruct.verify import benchmarks
+def benchmarks_digest(settings: RunSettings) -> dict[str, str]:
+    """A hash of the benchmarks of `--against`, where there are any, for the fingerprint."""
+    if not settings.against:
+        return {}
+    from selfinstruct.verify import benchmarks
 
-        found["benchmarks"] = benchmarks.digest(settings.against)
-    return found
+    return {"benchmarks": benchmarks.digest(settings.against)}
 
 
 def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
@@ -241,34 +257,49 @@ def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
     )
 
 
-def expected_indices(settings: Settings) -> float:
-    """How many indices the target will take, by the yields that were seen in trials."""
-    rows = {"staged": 0.8, "self-instruct": 0.6}.get(settings.recipe or "", 10.0)
-    return settings.num / (rows * (settings.instances or 1) * settings.choices)
+def open_work(settings: RunSettings) -> Work:
+    """What the job of the settings brings to the loop, before its first decision.
+
+    Raises:
+        InputError: seeds, inputs or prompts cannot be read.
+    """
+    if not isinstance(settings, Settings):
+        from selfinstruct.derive import worklist
+
+        return worklist.open_work(settings)
+    loaded, sampler = load_seeds(settings)
+    recipe = settings.recipe or "code-alpaca"
+    prompts = settings.prompts_digest(*PROMPTS[recipe])
+    return Work(
+        planner=sampler,
+        pool=make_pool(settings, loaded),
+        recipe=make_recipe(settings),
+        expected_yield=YIELDS[recipe] * (settings.instances or 1) * settings.choices,
+        digests={"seeds": seeds.digest(loaded), "prompts": prompts} | benchmarks_digest(settings),
+        samples=SAMPLES.get(recipe, ()),
+    )
 
 
 @contextmanager
-def open_session(settings: Settings) -> Iterator[Session]:
+def open_session(settings: RunSettings) -> Iterator[Session]:
     """Open the run directory and bring the pool to where it was; no model is started yet.
 
     Raises:
         InputError, LockedError: see `RunDirectory`.
     """
     began = monotonic()
-    loaded, sampler = load_seeds(settings)
+    work = open_work(settings)
     find_price(settings)
-    pool = make_pool(settings, loaded)
-    run = RunDirectory(settings, _digests(settings, loaded))
+    run = RunDirectory(settings, work.digests, work.indices)
     try:
-        start = resume(run, pool)
-        with open_verification(settings, run.path, pool.decided) as verification:
-            yield Session(settings, run, pool, sampler, start, began, verification, before=run.size)
+        start = resume(run, work.pool)
+        yield Session(settings, run, work, start, began, before=run.size)
     finally:
         run.close()
 
 
 @contextmanager
-def open_backend(settings: Settings, say: Progress = lambda _: None) -> Iterator[Backend]:
+def open_backend(settings: RunSettings, say: Progress = lambda _: None) -> Iterator[Backend]:
     """Start what answers requests; `say` is told what takes time.
 
     Raises:
@@ -280,7 +311,7 @@ def open_backend(settings: Settings, say: Progress = lambda _: None) -> Iterator
         yield backend
 
 
-def _make_backend(settings: Settings, say: Progress) -> Backend:
+def _make_backend(settings: RunSettings, say: Progress) -> Backend:
     width = settings.concurrency or 1
     if settings.backend == "replay":
         from selfinstruct.backend_replay import ReplayBackend
@@ -335,7 +366,7 @@ def generate(config: str | Path | None = None, **settings: Any) -> Iterator[Row]
     """
     chosen = make_settings(settings, Path(config) if config else None)
     with open_session(chosen) as session:
-        if session.run.size >= chosen.num:
+        if session.complete:
             return
         with open_backend(chosen) as backend:
             for commit in session.events(backend):

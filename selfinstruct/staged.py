@@ -13,7 +13,7 @@ import re
 from dataclasses import replace
 
 from selfinstruct import filters, parsing
-from selfinstruct.recipes import ask, is_cut, open_fence, prompt_text, seed_of_choice, whole
+from selfinstruct.recipes import ask, is_cut, open_fence, seed_of_choice, whole
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import Settings
@@ -70,7 +70,8 @@ def write_instruction(
 
     `name_language` has the language named in one that needs none; see `with_language`.
     """
-    choice = complete(_instruction_request(settings, plan, list_opening(plan))).choices[0]
+    opening = list_opening(settings.prompt("staged_instruction"), plan)
+    choice = complete(_instruction_request(settings, plan, opening)).choices[0]
     candidate = Candidate(
         _clean_instruction(choice.text), raw=choice.text, language=plan.language, kind=plan.kind
     )
@@ -129,9 +130,9 @@ def given_up(candidate: Candidate, part: str) -> Candidate:
     return replace(candidate, rejection=Rejection("cut_off", {"part": part}))
 
 
-def list_opening(plan: Plan) -> str:
-    """The list of instructions up to the place where the new one begins. Its head never changes."""
-    lines = [prompt_text("staged_instruction"), ""]
+def list_opening(head: str, plan: Plan) -> str:
+    """The list of instructions up to the place where the new one begins, below a head that never changes."""
+    lines = [head, ""]
     for number, shot in enumerate(plan.shots, 1):
         label = _brackets(shot.language, shot.kind, shot.topic, with_input=bool(shot.input))
         lines.append(" ".join([f"{number}.", *filter(None, [label]), *shot.instruction.split()]))
@@ -169,7 +170,7 @@ def _input_request(settings: Settings, plan: Plan, instruction: str, fence: str,
     about = f" about {plan.topic}" if plan.topic else ""
     return ask(
         settings,
-        prompt_text("staged_input"),
+        settings.prompt("staged_input"),
         f"A programmer asks{about}:\n{instruction}",
         fence,
         max_tokens=INPUT_TOKENS,
@@ -183,7 +184,7 @@ def output_request(settings: Settings, plan: Plan, candidate: Candidate, step: i
     given = f"\n\n```\n{candidate.input}\n```" if candidate.input else ""
     return ask(
         settings,
-        prompt_text("staged_output"),
+        settings.prompt("staged_output"),
         candidate.instruction + given,
         _output_fence(settings, plan),
         max_tokens=settings.max_output_tokens or 1024,

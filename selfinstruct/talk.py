@@ -32,8 +32,9 @@ def facts(session: Session) -> dict[str, Any]:
 
     `accepted`, `rejected` and `seconds` are of this sitting, the rest of the whole run.
     """
-    totals = session.run.totals
-    return {
+    totals, inputs = session.run.totals, session.work.indices
+    through = {} if inputs is None else {"inputs": inputs, "worked_through": session.work.pool.decided}
+    return through | {
         "rows": session.run.size,
         "target": session.settings.num,
         "accepted": session.accepted,
@@ -105,7 +106,8 @@ class Talk:
         """Open the bar."""
         self._spoke = monotonic()
         if sys.stderr.isatty() and not self.as_json:
-            self._bar = tqdm(total=session.settings.num, initial=session.run.size, unit="task", smoothing=0.1)
+            total, done, unit = _course(session)
+            self._bar = tqdm(total=total, initial=done, unit=unit, smoothing=0.1)
 
     def progress(self, session: Session) -> None:
         """Tell where the run stands; called at least twice a second."""
@@ -117,14 +119,15 @@ class Talk:
             self.say(f"stopping: {in_flight} requests in flight get some time; a second signal ends at once")
         if self._bar is not None:
             with self._terminal_may_go():
-                self._bar.n = session.run.size
+                self._bar.n = _course(session)[1]
                 self._bar.set_postfix_str(
                     f"{rejected} rejected, {in_flight} in flight, {usage.prompt + usage.completion} tokens"
                 )
         elif monotonic() >= self._spoke + self._heartbeat:
             self._spoke = monotonic()
+            total, done, unit = _course(session)
             self.say(
-                f"{session.run.size} of {session.settings.num} tasks, {rejected} rejected, {in_flight} in flight",
+                f"{done} of {total} {unit}s, {rejected} rejected, {in_flight} in flight",
                 "progress",
                 **facts(session),
             )
@@ -142,6 +145,13 @@ class Talk:
             yield
         except OSError:  # a bar that nobody sees is no reason to end
             self._bar = None
+
+
+def _course(session: Session) -> tuple[int, int, str]:
+    """(all, done, of what): rows where a number is asked for, else the inputs that are worked through."""
+    if session.settings.num is None:
+        return session.work.indices or 0, session.work.pool.decided, "input"
+    return session.settings.num, session.run.size, "task"
 
 
 class LogLines(logging.Handler):

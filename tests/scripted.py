@@ -36,6 +36,9 @@ class Pool:
             return replace(candidate, rejection=Rejection("too_similar", {"score": 1.0}))
         return None
 
+    def verify(self, candidate: Candidate) -> Rejection | None:
+        return Rejection("syntax_error") if candidate.output in self.known else None
+
     def refuse(self, candidate: Candidate, _: Sequence[Seed]) -> Rejection | None:
         return Rejection("too_similar") if candidate.instruction in self.known else None
 

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from scripted import PLAN, SHOTS, Pool, Script, made, run
 
 from selfinstruct import alpaca
+from selfinstruct.prompt_files import prompt_text
 from selfinstruct.recipes import (
     LIST_SIZE,
     TASKS_SCHEMA,
     make_recipe,
-    prompt_text,
-    prompts_digest,
 )
 from selfinstruct.records import Candidate, Choice, Reply
 from selfinstruct.seams import Plan
@@ -163,6 +162,8 @@ def test_any_plan_and_any_replies_make_candidates_and_repeatable_requests(
 
 
 def test_the_prompts_digest_is_stable_and_short() -> None:
-    assert prompts_digest() == prompts_digest()
-    assert len(prompts_digest()) == 16
-    int(prompts_digest(), 16)
+    made = make_settings({"backend": "openai", "model": "m"})
+    assert made.prompts_digest("staged_") == made.prompts_digest("staged_")
+    assert made.prompts_digest("staged_") != made.prompts_digest("staged_", "code_alpaca")
+    assert len(made.prompts_digest("staged_")) == 16
+    int(made.prompts_digest("staged_"), 16)

@@ -16,7 +16,7 @@ from selfinstruct import novelty
 from selfinstruct.filters import refuse, refuse_instruction
 from selfinstruct.pool import Pool as RealPool
 from selfinstruct.pool import Rules
-from selfinstruct.recipes import prompt_text
+from selfinstruct.prompt_files import prompt_text
 from selfinstruct.records import Candidate, Seed
 from selfinstruct.self_instruct import LONGEST_LABEL, MOST_LABELS, read_labels
 from selfinstruct.settings import make_settings

@@ -13,7 +13,8 @@ from scripted import PLAN, SHOTS, Pool, Script, made, run
 
 from selfinstruct.errors import RequestRefused
 from selfinstruct.parsing import no_input
-from selfinstruct.recipes import make_recipe, prompt_text
+from selfinstruct.prompt_files import prompt_text
+from selfinstruct.recipes import make_recipe
 from selfinstruct.records import Choice, Rejection, Reply, Request
 from selfinstruct.seams import Plan
 from selfinstruct.settings import Settings, make_settings
