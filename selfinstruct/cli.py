@@ -16,6 +16,7 @@ from selfinstruct.cli_curate import curate
 from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
 from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
+from selfinstruct.cli_export import export
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
 
@@ -32,6 +33,7 @@ app.add_typer(models_app, name="models")
 app.command()(curate)
 app.command()(decontaminate)
 app.command()(dedup)
+app.command()(export)
 app.add_typer(seeds_app, name="seeds")
 
 

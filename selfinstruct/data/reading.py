@@ -28,7 +28,7 @@ from selfinstruct.store import disk_error
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 _RUN_FILES = ("run.json", "journal.jsonl")
-_NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "tokens.json"}
+_NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "provenance.json"}
 _SPLIT = re.compile(
     r"(?:^|[-_./])(train|validation|valid|val|dev|test|eval)(?:ing)?(?=[-_./]|$)", re.IGNORECASE
 )
@@ -249,7 +249,11 @@ def _rows_of_batches(batches: Iterable[JSON]) -> Generator[Numbered, None, None]
             names = batch.schema.names
             columns = [column.to_pylist() for column in batch.columns]
             for cells in zip(*columns, strict=True):
-                yield number, dict(zip(names, cells, strict=True))
+                # a cell without a value is a field that the row does not have
+                yield (
+                    number,
+                    {name: cell for name, cell in zip(names, cells, strict=True) if cell is not None},
+                )
                 number += 1
 
 

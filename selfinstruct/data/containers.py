@@ -1,0 +1,156 @@
+"""Writes rows that are ready, dicts of JSON values, into the files others read: an array, lines, Parquet.
+
+A file takes its place when it is whole, never before. What the rows are is the matter of `export`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from selfinstruct.data.reading import need_arrow
+from selfinstruct.records import JSON
+from selfinstruct.store import disk_error, part_of, put_in_place
+
+Rows = Iterable[dict[str, JSON]]
+GROUP_BYTES = 64 << 20  # text in a Parquet row group at most, more or less
+SHARD_BYTES = 512 << 20  # text in a file of a dataset folder
+_BATCH = 2000  # rows that are encoded at once
+
+# Parquet columns by name; all others are text.
+_LISTS = {"history"}
+_TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": "), default=str).encode
+
+
+def write_array(path: Path, rows: Rows) -> None:
+    """A JSON array, laid out as code_alpaca's: four spaces before a row's brace, eight before its keys.
+
+    Raises:
+        InputError, StoppedEarly: the disk does not take it; what was there before still is.
+    """
+
+    def write(file: BinaryIO) -> None:
+        between = b"[\n"
+        for row in rows:
+            fields = ",\n".join(f"        {_encode(name)}: {_encode(value)}" for name, value in row.items())
+            file.write(between + f"    {{\n{fields}\n    }}".encode())
+            between = b",\n"
+        file.write(b"[\n]\n" if between == b"[\n" else b"\n]\n")
+
+    _draft(path, write)
+
+
+def write_lines(path: Path, rows: Rows) -> None:
+    """JSON lines.
+
+    Raises:
+        InputError, StoppedEarly: the disk does not take it; what was there before still is.
+    """
+
+    def write(file: BinaryIO) -> None:
+        batches = iter(rows)
+        while batch := list(islice(batches, _BATCH)):
+            file.write("".join([_encode(row) + "\n" for row in batch]).encode())
+
+    _draft(path, write)
+
+
+def write_parquet(path: Path, rows: Rows, columns: Sequence[str]) -> None:
+    """One Parquet file with these columns.
+
+    Raises:
+        InputError: pyarrow is missing.
+        InputError, StoppedEarly: the disk does not take it; what was there before still is.
+    """
+    need_arrow(path)
+    _draft(path, lambda file: _fill_parquet(file, _groups(rows), columns))
+
+
+def write_shards(folder: Path, rows: Rows, columns: Sequence[str], split: str = "train") -> list[Path]:
+    """Parquet files of a split as the hub names them, `train-00000-of-00002.parquet`, in a folder of ours.
+
+    Raises:
+        InputError, StoppedEarly: the disk does not take it; what was written then is for the caller to remove.
+    """
+    need_arrow(folder)
+    files: list[Path] = []
+    groups = _groups(rows)
+    following = next(groups, [])
+    try:
+        while following or not files:
+            shard, following = following, []
+
+            def groups_of_shard(first: list[dict[str, JSON]] = shard) -> Iterator[list[dict[str, JSON]]]:
+                nonlocal following
+                taken = _size(first)
+                yield first
+                for group in groups:
+                    taken += _size(group)
+                    if taken > SHARD_BYTES:
+                        following = group
+                        return
+                    yield group
+
+            files.append(folder / f"{split}-{len(files):05d}.parquet")
+            with files[-1].open("wb") as file:
+                _fill_parquet(file, groups_of_shard(), columns)
+        named = [folder / f"{split}-{at:05d}-of-{len(files):05d}.parquet" for at in range(len(files))]
+        return [file.rename(name) for file, name in zip(files, named, strict=True)]
+    except OSError as error:
+        raise disk_error(folder, error) from None
+
+
+def _fill_parquet(file: BinaryIO, groups: Iterable[list[dict[str, JSON]]], columns: Sequence[str]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(name, _type_of(pa, name)) for name in columns])
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in groups:
+            arrays = [pa.array([row.get(field.name) for row in group], field.type) for field in schema]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _type_of(arrow: Any, name: str) -> JSON:
+    if name in _TURNS:
+        return arrow.list_(arrow.struct([(part, arrow.string()) for part in _TURNS[name]]))
+    return arrow.list_(arrow.list_(arrow.string())) if name in _LISTS else arrow.string()
+
+
+def _groups(rows: Rows) -> Iterator[list[dict[str, JSON]]]:
+    """The rows in groups of about `GROUP_BYTES`."""
+    group: list[dict[str, JSON]] = []
+    taken = 0
+    following = iter(rows)
+    while batch := list(islice(following, _BATCH)):
+        group += batch
+        taken += _size(batch)
+        if taken > GROUP_BYTES:
+            yield group
+            group, taken = [], 0
+    if group:
+        yield group
+
+
+def _size(rows: Sequence[dict[str, JSON]]) -> int:
+    return sum(len(value) if isinstance(value, str) else 200 for row in rows for value in row.values())
+
+
+def _draft(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let the file grow under a hidden name, and take its place when it is whole."""
+    draft = part_of(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            write(file)
+            put_in_place(file, path)
+    except OSError as error:
+        raise disk_error(path, error) from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
