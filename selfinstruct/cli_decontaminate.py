@@ -16,9 +16,7 @@ TOLD = 10  # tasks that the summary names in words
 def decontaminate(
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="IN...", help="Datasets: code_alpaca JSON, JSONL, regen.json, or a run directory."
-        ),
+        typer.Argument(metavar="IN...", help="Datasets in any form, or run directories."),
     ],
     against: Annotated[
         list[str] | None,

@@ -14,9 +14,7 @@ from selfinstruct.errors import InputError
 def dedup(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="IN...", help="Datasets: code_alpaca JSON, JSONL, regen.json, or a run directory."
-        ),
+        typer.Argument(metavar="IN...", help="Datasets in any form, or run directories."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The dataset to write.")] = None,
     threshold: Annotated[
