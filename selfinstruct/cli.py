@@ -15,8 +15,8 @@ from selfinstruct import __version__, cli_derive
 from selfinstruct.cli_curate import curate
 from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
-from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
 from selfinstruct.cli_export import export
+from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
 
