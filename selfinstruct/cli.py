@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from selfinstruct import __version__, cli_derive
+from selfinstruct.cli_converse import converse
 from selfinstruct.cli_curate import curate
 from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+app.command()(converse)
 app.command()(curate)
 app.command()(decontaminate)
 app.command()(dedup)

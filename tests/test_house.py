@@ -27,7 +27,7 @@ PURE = {
     "labels",
     "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
-    "verify.verdict", "verify.normal_forms", "verify.overlap",
+    "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations",
     "verify.lacking", "verify.syscalls",
 }  # fmt: skip
 PURE_IMPORTS = {
