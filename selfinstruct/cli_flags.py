@@ -40,8 +40,28 @@ MODEL: Mapping[str, Flag] = {
 }
 VERIFY: Mapping[str, Flag] = {
     "verify": Annotated[
-        Literal["off", "syntax"] | None,
-        typer.Option(help="Check the answers' code. [default: syntax; off for the profile alpaca]"),
+        Literal["off", "syntax", "run", "tests"] | None,
+        typer.Option(
+            help="Check the answers' code: it parses, it runs in a sandbox, it passes tests that the model writes. "
+            "[default: syntax; off for the profile alpaca]"
+        ),
+    ],
+    "sandbox": Annotated[
+        Literal["auto", "bwrap", "container", "none"] | None,
+        typer.Option(help="Where code runs; none is no protection at all. [default: auto]"),
+    ],
+    "repair": Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Show the model what failed, and take a new answer up to N times. [default: 0]"
+        ),
+    ],
+    "require_verification": Annotated[
+        bool | None,
+        typer.Option(
+            "--require-verification",
+            help="Keep nothing that could not be verified here; a missing sandbox or toolchain is an error.",
+        ),
     ],
     "against": Annotated[
         list[str] | None,

@@ -63,6 +63,14 @@ def status_table(report: Report) -> RenderableType:
         lines.append(("inputs", f"{report.indices} of {report.inputs} worked through by {report.job}"))
     if report.adopted or report.deleted:
         lines.append(("by hand", f"{report.adopted} rows taken over, {report.deleted} deleted"))
+    if report.verification:
+        lines.append(("verification", counts(report.verification)))
+    if report.tests:
+        lines.append(
+            ("self-tests", f"of {report.tests['candidates']} candidates; {report.tests['tokens']} tokens")
+        )
+    if report.repair:
+        lines.append(("repair", repair_line(report)))
     if report.languages:
         lines.append(("languages", counts(report.languages)))
         lines.append(("kinds", counts(report.kinds)))
@@ -91,6 +99,16 @@ def status_table(report: Report) -> RenderableType:
             Text(printable(reason)), str(number), Text(shown + (f"\n{evidence}" if evidence else ""))
         )
     return Group(facts, Text(), reasons)
+
+
+def repair_line(report: Report) -> str:
+    """What `--repair` brought, and for how much."""
+    repair = report.repair
+    gain = report.as_json()["repaired_per_1000_tokens"]
+    return (
+        f"{repair['accepted']} of {repair['candidates']} candidates accepted; {repair['tokens']} tokens"
+        + (f", {gain:g} accepted for 1,000" if gain is not None else "")
+    )
 
 
 def counts_of_times(times: Mapping[str, float]) -> str:

@@ -20,6 +20,7 @@ from selfinstruct.records import JSON, Decision, Row, row_id
 from selfinstruct.rundir import Totals
 from selfinstruct.store import is_locked, read_log
 
+_MEASURED = ("most_similar_instructions", "avg_similarity_score")
 EXAMPLE_LENGTH = 200  # characters of a rejected candidate shown as an example
 
 
@@ -39,6 +40,11 @@ class Report:
     indices: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, JSON] = field(default_factory=dict)
+    verification: dict[str, int] = field(default_factory=dict)  # of accepted tasks, by its status
+    repair: dict[str, int] = field(default_factory=dict)  # candidates tried and accepted, tokens they took
+    tests: dict[str, int] = field(
+        default_factory=dict
+    )  # candidates with tests of the model's, tokens they took
     languages: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, int] = field(default_factory=dict)
     requests: int = 0
@@ -69,8 +75,16 @@ class Report:
         return asdict(self) | {
             "candidates": candidates,
             "yield": round(self.accepted / candidates, 4) if candidates else None,
-            "accepted_per_1000_tokens": round(1000 * self.accepted / tokens, 3) if tokens else None,
+            "accepted_per_1000_tokens": per_1000(self.accepted, tokens),
+            "repaired_per_1000_tokens": per_1000(
+                self.repair.get("accepted", 0), self.repair.get("tokens", 0)
+            ),
         }
+
+
+def per_1000(count: int, tokens: int) -> float | None:
+    """What 1,000 tokens brought, None where there were none."""
+    return round(1000 * count / tokens, 3) if tokens else None
 
 
 def find_run(path: Path) -> Path:
@@ -126,6 +140,7 @@ def _target(directory: Path, first: int | None) -> int | None:
 
 def _fold_journal(directory: Path, report: Report) -> None:
     reasons: Counter[str] = Counter()
+    verification: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     for line in read_log(directory / "journal.jsonl"):
@@ -136,8 +151,12 @@ def _fold_journal(directory: Path, report: Report) -> None:
         commit = commit_of(line)
         report.indices += commit.done
         for decision in commit.decisions:
+            _count_extra(report, decision)
             if decision.rejection is None:
                 report.accepted += 1
+                verification.update(
+                    [decision.evidence["verification"]] if "verification" in decision.evidence else []
+                )
                 languages[decision.candidate.language or "unknown"] += 1
                 kinds[decision.candidate.kind or "unknown"] += 1
             else:
@@ -146,8 +165,19 @@ def _fold_journal(directory: Path, report: Report) -> None:
     report.rejected = reasons.total() if hasattr(reasons, "total") else sum(reasons.values())
     report.rows = report.adopted + report.accepted - report.deleted
     report.reasons = dict(reasons.most_common())
+    report.verification = dict(verification.most_common())
     report.languages = dict(languages.most_common())
     report.kinds = dict(kinds.most_common())
+
+
+def _count_extra(report: Report, decision: Decision) -> None:
+    """What a candidate took beyond its recipe: tests, repair."""
+    evidence = decision.rejection.evidence if decision.rejection else decision.evidence
+    for name, table in (("repair", report.repair), ("tests", report.tests)):
+        if name in evidence:
+            table["candidates"] = table.get("candidates", 0) + 1
+            table["accepted"] = table.get("accepted", 0) + decision.accepted
+            table["tokens"] = table.get("tokens", 0) + evidence[name]["tokens"]
 
 
 def _example(decision: Decision) -> JSON:
@@ -228,5 +258,6 @@ def regen_rows(path: Path) -> list[dict[str, JSON]]:
             evidence = entry.decision.evidence
             if "avg_similarity_score" not in evidence:
                 raise InputError(f"{path}: made with another profile; these fields need --profile alpaca")
-            rows.append(entry.decision.candidate.row | evidence)
+            measured = {name: evidence[name] for name in _MEASURED}
+            rows.append(entry.decision.candidate.row | measured)
     return rows

@@ -67,6 +67,7 @@ class Job:
     calls: Asking
     settle: Callable[[], Iterator[None]] = _nothing_to_settle  # brings the replies that `Noted` tells of
     spare: int = 0  # indices beyond what the target is expected to need: a round of batches may take a day
+    works: bool = False  # whether recipes do more than ask: their threads then outnumber the slots
     barren: int = 0  # decided indices in a row without an accepted task, before this sitting
     indices: int | None = None  # how many there are; None: as many as the target takes
 
@@ -116,7 +117,8 @@ def generate(job: Job, start: int) -> Iterator[Commit | None]:
     inbox: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     work: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
     # A worker whose retry waits holds a thread, but no slot; on this machine nothing has to be retried.
-    width = min(job.lookahead, job.concurrency * (1 if job.expected_yield is None else 2))
+    waits = job.expected_yield is not None or job.works
+    width = min(job.lookahead, job.concurrency * (2 if waits else 1))
     for _ in range(width):
         threading.Thread(target=_work, args=(job, work, inbox), daemon=True).start()
     try:

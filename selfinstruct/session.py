@@ -28,6 +28,14 @@ from selfinstruct.runner import generate as run_loop
 from selfinstruct.sampling import Sampler
 from selfinstruct.seams import Backend, Planner, Recipe
 from selfinstruct.settings import RunSettings, Settings, make_settings
+from selfinstruct.verify.loop import (
+    Verification,
+    judge_ran,
+    open_verification,
+    prompts_of,
+    runs_code,
+    verified,
+)
 from selfinstruct.verify.syntax import check_syntax
 from selfinstruct.vocabulary import find_kind, find_language
 
@@ -46,7 +54,8 @@ class Work:
 
     `indices` is how many there are (None: as many as the target takes), `expected_yield` how many rows one
     is expected to bring; `digests` are of what the job reads and belong to the run's fingerprint; `samples`
-    stand in for replies so that a dry run can show the prompts of later steps.
+    stand in for replies so that a dry run can show the prompts of later steps. With `checked` every candidate
+    is verified, else the recipe sees to that.
     """
 
     planner: Planner
@@ -56,6 +65,7 @@ class Work:
     digests: Mapping[str, str]
     indices: int | None = None
     samples: tuple[str, ...] = ()
+    checked: bool = True
 
 
 @dataclass(slots=True)
@@ -67,6 +77,7 @@ class Session:
     work: Work
     start: int
     began: float
+    verification: Verification | None = None
     calls: Calls | BatchCalls | None = None
     stop_reason: str | None = None
     accepted: int = 0
@@ -113,9 +124,12 @@ class Session:
             expected_yield=work.expected_yield if settings.backend == "openai" else None,
             planner=work.planner,
             pool=work.pool,
-            recipe=work.recipe,
+            recipe=verified(work.recipe, self.verification, checked=work.checked)
+            if self.verification
+            else work.recipe,
             run=self.run,
             calls=self.calls,
+            works=runs_code(settings),
         )
         if in_batches is not None:
             job = replace(job, settle=in_batches.settle, spare=SPARE, barren=self.run.barren)
@@ -214,19 +228,21 @@ def make_rules(settings: Settings) -> Rules:
     """The filters and the check that the profile and `--verify` ask for."""
     verification = make_check(settings)
     check = without_overlap(settings, verification)
+    ran = judge_ran(settings)
     if settings.profile == "alpaca":
         return Rules(
             lambda candidate, _: alpaca.refuse(candidate),
             lambda candidate, _: alpaca.refuse(candidate),
             check,
+            ran,
             verify=verification,
         )
-    return Rules(filters.refuse, filters.refuse_instruction, check, verify=verification)
+    return Rules(filters.refuse, filters.refuse_instruction, check, ran, verify=verification)
 
 
 def make_check(settings: RunSettings) -> Check:
     """The verification of an answer that `--verify` asks for."""
-    return check_syntax if settings.verify == "syntax" else accept
+    return accept if settings.verify == "off" else check_syntax
 
 
 def without_overlap(settings: RunSettings, check: Check) -> Check:
@@ -290,10 +306,11 @@ def open_session(settings: RunSettings) -> Iterator[Session]:
     began = monotonic()
     work = open_work(settings)
     find_price(settings)
-    run = RunDirectory(settings, work.digests, work.indices)
+    run = RunDirectory(settings, {**work.digests, **prompts_of(settings)}, work.indices)
     try:
         start = resume(run, work.pool)
-        yield Session(settings, run, work, start, began, before=run.size)
+        with open_verification(settings, run.path, work.pool.decided) as verification:
+            yield Session(settings, run, work, start, began, verification, before=run.size)
     finally:
         run.close()
 

@@ -31,7 +31,7 @@ MOST_SHOTS = 19  # a list of 20 tasks has to leave room for a new one
 # is not among them: a scheduler starts the same server on another node every night.
 SHAPING_ALL = (
     "backend", "model", "verify", "against", "seed", "temperature", "top_p", "max_output_tokens", "endpoint",
-    "lookahead",
+    "lookahead", "repair", "require_verification",
 )  # fmt: skip
 # The same for `generate`.
 SHAPING = (
@@ -72,7 +72,10 @@ class RunSettings(BaseModel):
     backend: Literal["local", "openai", "replay"] = "local"
     model: str | None = None
     base_url: str | None = None
-    verify: Literal["off", "syntax"] | None = None
+    verify: Literal["off", "syntax", "run", "tests"] | None = None
+    sandbox: Literal["auto", "bwrap", "container", "none"] = "auto"
+    repair: int = Field(default=0, ge=0, le=9)
+    require_verification: bool = False
     against: tuple[str, ...] = ()
     seed: int = 0
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -130,6 +133,9 @@ class RunSettings(BaseModel):
             raise ValueError(f"batch: only the backend openai has batches, this is {self.backend}")
         if self.wait and not self.batch:
             raise ValueError("wait: it waits for batches: it goes with --batch only")
+        if self.verify == "off" and (self.repair or self.require_verification):
+            name = "repair" if self.repair else "require-verification"
+            raise ValueError(f"{name}: nothing is verified with --verify off: choose syntax, run or tests")
         return self
 
     @classmethod

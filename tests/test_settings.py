@@ -281,7 +281,7 @@ def test_the_fingerprint_has_what_the_data_depends_on_and_nothing_else() -> None
         "num": 7, "output": "other.json", "seeds": "seeds", "base_url": "https://user:pw@other/v1", "concurrency": 3,
         "rpm": 1, "tpm": 1, "timeout": 1, "max_requests": 1, "max_tokens": 1, "max_cost": 1, "max_minutes": 1,
         "stall": 1, "prices": {"input": 1, "output": 1}, "log_format": "json", "batch": True, "wait": True,
-        "heartbeat": 1, "metrics_file": "run.prom",
+        "heartbeat": 1, "metrics_file": "run.prom", "sandbox": "none",
     }  # fmt: skip
     changed = make_settings({**base, **free})
     assert changed.fingerprint() == fingerprint
@@ -292,7 +292,7 @@ def test_the_fingerprint_has_what_the_data_depends_on_and_nothing_else() -> None
         "verify": "off", "against": ["humaneval"], "seed": 1, "shots": 2,
         "machine_shots": 1, "temperature": 0.1, "top_p": 0.1, "max_output_tokens": 100, "choices": 2, "answer": "json",
         "endpoint": "completions", "lookahead": 3, "only_language": ["c"], "only_kind": ["fix"],
-        "weights": {"kind": {"fix": 2}},
+        "weights": {"kind": {"fix": 2}}, "repair": 2, "require_verification": True,
     }  # fmt: skip
     assert set(shaping) | {"backend", "instances"} == set(SHAPING)
     for name, value in shaping.items():

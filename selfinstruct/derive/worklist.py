@@ -26,6 +26,7 @@ from selfinstruct.records import Candidate, Source
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.session import Work, benchmarks_digest, make_check, without_overlap
 from selfinstruct.settings import SHAPING_ALL, RunSettings, default
+from selfinstruct.verify.loop import judge_ran
 
 S = TypeVar("S", bound="DeriveSettings")
 
@@ -145,6 +146,7 @@ def open_work(settings: RunSettings) -> Work:
         job.refuse,
         job.refuse,
         without_overlap(settings, check if job.checked else accept),
+        judge_ran(settings) if job.checked else None,
         verify=check,
     )
     rule = (
@@ -161,6 +163,7 @@ def open_work(settings: RunSettings) -> Work:
         digests=digests | benchmarks_digest(settings) | settings.digests(),
         indices=len(sources),
         samples=job.samples,
+        checked=job.checked,
     )
 
 

@@ -16,7 +16,7 @@ from selfinstruct.verify.lacking import DIALECT, what_is_lacking
 from selfinstruct.verify.programs import JOINABLE, RUNNABLE, Layout, lay_out
 from selfinstruct.verify.sandbox import Result, Sandbox
 from selfinstruct.verify.toolchains import Toolchain, find_toolchain
-from selfinstruct.verify.verdict import Verdict
+from selfinstruct.verify.verdict import Status, Verdict
 
 _COMPILE_FAILED = (
     113  # our word between the two steps; a program that says the same is misunderstood, no more
@@ -68,47 +68,53 @@ def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
     toolchain = find_toolchain(sandbox, language)
     if toolchain is None:
         return Verdict("run", "unavailable", "no_toolchain", evidence)
-    verdict = _try(toolchain, program.text, input_, sandbox)
+    verdict, _ = _try(toolchain, program.text, input_, sandbox)
     if verdict.status in {"passed", "skipped"} or language not in JOINABLE:
         return verdict
     before = find_code("", "", input_, language, "write").program if input_.strip() else None
     if before is None or before.language != language or before.text.strip() in program.text:
         return verdict
-    second = _try(toolchain, program.text, input_, sandbox, before=before.text)
+    second, _ = _try(toolchain, program.text, input_, sandbox, before=before.text)
     return second if second.status == "passed" else verdict
 
 
-def run_code(language: str, code: str, sandbox: Sandbox, stdin: str = "") -> Verdict:
+def run_code(language: str, code: str, sandbox: Sandbox, stdin: str = "") -> tuple[Verdict, bytes]:
     """Run code as it is, with nothing before it: for tests that are put behind an answer.
+
+    Returns:
+        The verdict, and what came on standard output.
 
     Raises:
         SandboxUnavailable: the sandbox itself failed.
     """
     toolchain = find_toolchain(sandbox, language)
     if toolchain is None:
-        return Verdict("run", "unavailable", "no_toolchain", {"language": language})
+        return Verdict("run", "unavailable", "no_toolchain", {"language": language}), b""
     return _try(toolchain, code, stdin, sandbox)
 
 
-def _try(toolchain: Toolchain, code: str, input_: str, sandbox: Sandbox, before: str = "") -> Verdict:
+def _try(
+    toolchain: Toolchain, code: str, input_: str, sandbox: Sandbox, before: str = ""
+) -> tuple[Verdict, bytes]:
     language = toolchain.language
     setup = before if language == "sql" else ""
     layout = lay_out(language, f"{before}\n\n{code}" if before and not setup else code, setup)
     evidence: dict[str, JSON] = {"language": language, **({"behind": "input"} if before else {})}
     if layout is None:
-        return Verdict("run", "skipped", "fragment", evidence)
+        return Verdict("run", "skipped", "fragment", evidence), b""
     result = _start(layout, toolchain, input_, sandbox)
     if result.status == "ok":
-        return Verdict("run", "passed", "", evidence)
+        return Verdict("run", "passed", "", evidence), result.stdout
     printed = _printed(result)
     evidence |= {"message": _ADDRESS.sub("0x...", printed[-_MESSAGE:]).strip()}
     if result.code is not None:
         evidence |= {result.status: result.code}
     if result.status in {"exit", "signal"} and (lack := what_is_lacking(language, code, printed, _LIBRARY)):
-        return Verdict("run", "skipped" if lack == DIALECT else "unavailable", lack, evidence)
+        status: Status = "skipped" if lack == DIALECT else "unavailable"
+        return Verdict("run", status, lack, evidence), result.stdout
     compiling = layout.compile and (not layout.run or result.code == _COMPILE_FAILED)
     reason = "compile_error" if compiling and result.status == "exit" else _REASONS[result.status]
-    return Verdict("run", "failed", reason, evidence)
+    return Verdict("run", "failed", reason, evidence), result.stdout
 
 
 def _start(layout: Layout, toolchain: Toolchain, input_: str, sandbox: Sandbox) -> Result:

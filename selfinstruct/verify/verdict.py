@@ -12,7 +12,7 @@ Status = Literal["passed", "failed", "unavailable", "skipped"]
 
 UNVERIFIED = "unverified"
 _REASONS = {"syntax": "syntax_error", "run": "run_failed", "tests": "tests_failed"}
-_TESTS_ARE_BAD = {"bad_tests", "weak_tests"}  # the fault is not the answer's
+TESTS_ARE_BAD = {"bad_tests", "weak_tests"}  # reasons for which another answer would not help
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def rejection_of(verdict: Verdict, *, required: bool = False) -> Rejection | Non
     """
     named = {"why": verdict.reason} if verdict.reason else {}
     if verdict.status == "failed":
-        reason = verdict.reason if verdict.reason in _TESTS_ARE_BAD else _REASONS[verdict.level]
+        reason = verdict.reason if verdict.reason in TESTS_ARE_BAD else _REASONS[verdict.level]
         return Rejection(reason, named | verdict.evidence)
     if required and verdict.status == "unavailable":
         return Rejection(UNVERIFIED, {"level": verdict.level} | named | verdict.evidence)

@@ -1,0 +1,266 @@
+"""Verification in the loop: a recipe whose candidates come with the verdict on their code.
+
+Running code takes long, so it happens where recipes run, on a worker; the pool only uses the verdict when the
+candidate's turn has come. Code of a candidate that the filters or an earlier task rule out already is not run.
+
+Verdicts are kept, so a run that is resumed, or begun anew with the same verdicts, decides the same. What may
+differ between two runs that share replies alone is a program that ends by a limit of time in one of them and
+just before it in the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from selfinstruct.errors import InputError, RequestRefused
+from selfinstruct.records import JSON, Candidate, Rejection, Reply, Request, Seed
+from selfinstruct.seams import Complete, Plan, PoolView, Recipe
+from selfinstruct.settings import RunSettings
+from selfinstruct.verify.repair import read_repair, repair_request
+from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
+from selfinstruct.verify.selftests import find_subject, read_tests, tests_request
+from selfinstruct.verify.verdict import TESTS_ARE_BAD, Status, Verdict, rejection_of
+from selfinstruct.verify.verdict_log import VerdictLog
+from selfinstruct.verify.verifier import Verifier, find, find_tested
+
+log = logging.getLogger(__name__)
+
+VERDICTS = "verdicts.jsonl"
+MOST_REPAIRS = 10
+
+
+def runs_code(settings: RunSettings) -> bool:
+    """Whether these settings have programs run."""
+    return settings.verify in {"run", "tests"}
+
+
+def verifies_late(settings: RunSettings) -> bool:
+    """Whether candidates need more than a look at their syntax when they are decided: then recipes are `verified`."""
+    return runs_code(settings) or (settings.repair > 0 and settings.verify == "syntax")
+
+
+def judge_ran(settings: RunSettings) -> Callable[[Verdict], Rejection | None] | None:
+    """What the pool makes of verdicts; None where it needs none."""
+    if not verifies_late(settings):
+        return None
+    return partial(rejection_of, required=settings.require_verification)
+
+
+def prompts_of(settings: RunSettings) -> dict[str, str]:
+    """A hash of the prompts that verifying uses, where it asks the model, for the fingerprint."""
+    asks = settings.verify == "tests" or settings.repair
+    return {"verification": settings.prompts_digest("verify_")} if asks else {}
+
+
+@contextmanager
+def open_verification(settings: RunSettings, run: Path, first: int) -> Iterator[Verification | None]:
+    """What `verified` needs, None where the settings ask for nothing that it does.
+
+    Args:
+        settings: of the run.
+        run: its directory.
+        first: the first index that is not decided.
+
+    Raises:
+        InputError: there is no sandbox, and `--require-verification` asks for one.
+    """
+    if not verifies_late(settings):
+        yield None
+        return
+    sandbox = find_sandbox(settings) if runs_code(settings) else None
+    verdicts = VerdictLog(run / VERDICTS, first)
+    try:
+        yield Verification(settings, Verifier(sandbox), verdicts)
+    finally:
+        verdicts.close()
+
+
+def find_sandbox(settings: RunSettings) -> Sandbox | None:
+    """The sandbox, or None with a warning where there is none.
+
+    Raises:
+        InputError: there is none, and `--require-verification` asks for one.
+    """
+    try:
+        return open_sandbox(settings.sandbox)
+    except SandboxUnavailable as error:
+        if settings.require_verification:
+            raise InputError(f"--require-verification: {error}") from None
+        log.warning("no code is run (verification: unavailable): %s", error)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What verifying takes, shared by all workers."""
+
+    settings: RunSettings
+    verifier: Verifier
+    verdicts: VerdictLog
+
+
+def verified(recipe: Recipe, verification: Verification, *, checked: bool = True) -> Recipe:
+    """The recipe with its candidates verified, and repaired where the settings ask for that.
+
+    Args:
+        recipe: asks for candidates; where it asks `view.verify`, code is run there, too.
+        verification: what that takes.
+        checked: whether to verify every candidate; else only what the recipe asks about is.
+    """
+
+    def verify(plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
+        running = _RunningView(view, verification, plan, complete)
+        candidates = recipe(plan, running, complete)
+        if checked:
+            candidates = [
+                _Case(verification, plan, view, complete, number).settle(candidate)
+                for number, candidate in enumerate(candidates)
+            ]
+        verification.verdicts.forget(plan.k)
+        return candidates
+
+    return verify
+
+
+@dataclass(slots=True)
+class _RunningView:
+    """A view of the pool whose `verify` runs code; the rest is the view's own."""
+
+    view: PoolView
+    verification: Verification
+    plan: Plan
+    complete: Complete
+    asked: int = 0
+
+    @property
+    def tasks(self) -> Sequence[Candidate]:
+        return self.view.tasks
+
+    def judge_instruction(self, candidate: Candidate) -> Candidate | None:
+        return self.view.judge_instruction(candidate)
+
+    def refuse(self, candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
+        return self.view.refuse(candidate, shots)
+
+    def verify(self, candidate: Candidate) -> Rejection | None:
+        case = _Case(self.verification, self.plan, self.view, self.complete, self.asked)
+        self.asked += 1
+        return self.view.verify(candidate) or rejection_of(
+            case.run(candidate), required=self.verification.settings.require_verification
+        )
+
+
+@dataclass(slots=True)
+class _Case:
+    """One candidate on its way to a verdict, and what that costs."""
+
+    verification: Verification
+    plan: Plan
+    view: PoolView
+    complete: Complete
+    number: int
+    tests: str | None = None  # as the model wrote them; a repaired answer is held to the same
+    tokens: dict[str, int] = field(default_factory=dict)  # by what they were spent on
+
+    @property
+    def settings(self) -> RunSettings:
+        return self.verification.settings
+
+    def settle(self, candidate: Candidate) -> Candidate:
+        """The candidate, or its repaired form, with its verdict; as it is where it is ruled out anyway."""
+        verdict = None if candidate.rejection else self._judge(candidate)
+        if verdict is None:
+            return candidate
+        settled = failing = replace(candidate, verdict=verdict)
+        tries = 0
+        while tries < self.settings.repair and _repairable(failing):
+            tries += 1
+            better = self._rewrite(failing, tries)
+            verdict = self._judge(better) if better else None
+            if better and verdict:
+                failing = replace(better, verdict=verdict)
+                settled = settled if verdict.status == "failed" else failing
+        return replace(settled, notes=settled.notes | self._notes(settled, tries))
+
+    def _notes(self, settled: Candidate, tries: int) -> dict[str, JSON]:
+        notes: dict[str, JSON] = {}
+        if settled.verdict is not None and settled.verdict.status != "failed":
+            notes["verification"] = settled.verdict.status
+            if settled.verdict.reason:
+                notes["why"] = settled.verdict.reason
+        if tries:
+            notes["repair"] = {"tries": tries, "tokens": self.tokens.get("repair", 0)}
+        if self.tests is not None:
+            notes["tests"] = {"tokens": self.tokens.get("tests", 0)}
+        return notes
+
+    def _judge(self, candidate: Candidate) -> Verdict | None:
+        """The verdict; None if something else than its code is against the candidate."""
+        rejection = self.view.refuse(candidate, self.plan.shots)
+        if rejection is not None:
+            syntax = rejection.reason == "syntax_error"
+            return Verdict("syntax", "failed", evidence=rejection.evidence) if syntax else None
+        return self.run(candidate)
+
+    def run(self, candidate: Candidate) -> Verdict:
+        """The verdict on code that parses."""
+        if not runs_code(self.settings):
+            return Verdict("syntax", "passed")
+        verdict = self._kept(candidate, None, lambda: self.verification.verifier.run(candidate))
+        if self.settings.verify == "tests" and verdict.status == "passed":
+            return self._test(candidate, verdict)
+        return verdict
+
+    def _kept(self, candidate: Candidate, tests: str | None, check: Callable[[], Verdict]) -> Verdict:
+        return self.verification.verdicts.once(self.plan.k, self.number, candidate, tests, check)
+
+    def _test(self, candidate: Candidate, ran: Verdict) -> Verdict:
+        """The verdict of the model's own tests on an answer that runs."""
+        program = find_tested(candidate, ran)
+        language = program.language or ""
+        subject = find_subject(language, program.text)
+        if isinstance(subject, str):
+            status: Status = "skipped" if subject == "no_function" else "unavailable"
+            return Verdict("tests", status, subject, {"language": language})
+        if self.tests is None:
+            request = tests_request(self.settings, self.plan, self.number, candidate, subject, language)
+            reply = self._ask("tests", request)
+            if isinstance(reply, Rejection):
+                return Verdict("tests", "unavailable", reply.reason)
+            self.tests = read_tests(self.settings, language, reply.choices[0])
+        tests = self.tests
+        verifier = self.verification.verifier
+        return self._kept(candidate, tests, lambda: verifier.test(language, subject, tests, candidate.input))
+
+    def _rewrite(self, failing: Candidate, tries: int) -> Candidate | None:
+        """A new answer to a task whose answer failed; None where the model has none."""
+        assert failing.verdict is not None  # noqa: S101 - it failed
+        rejection = rejection_of(failing.verdict)
+        assert rejection is not None  # noqa: S101 - it failed
+        language = find(failing).language
+        step = self.number * MOST_REPAIRS + tries
+        request = repair_request(self.settings, self.plan, step, failing, rejection, language)
+        reply = self._ask("repair", request)
+        if isinstance(reply, Rejection):
+            return None
+        return read_repair(self.settings, failing, reply.choices[0], language)
+
+    def _ask(self, purpose: str, request: Request) -> Reply | Rejection:
+        """The reply; a refusal costs this candidate its tests or its repair, not the others of its index."""
+        try:
+            reply = self.complete(request)
+        except RequestRefused as refusal:
+            return Rejection(refusal.reason, {"message": str(refusal)})
+        spent = reply.usage.prompt + reply.usage.completion
+        self.tokens[purpose] = self.tokens.get(purpose, 0) + spent
+        return reply
+
+
+def _repairable(candidate: Candidate) -> bool:
+    verdict = candidate.verdict
+    return verdict is not None and verdict.status == "failed" and verdict.reason not in TESTS_ARE_BAD

@@ -1,0 +1,88 @@
+"""The verdicts of a run, as lines that survive a kill: code that was run once is not run again.
+
+A line of `verdicts.jsonl`: index `k`, candidate number `i`, `of` (a hash of everything the verdict depends on),
+`row` (the row's name), level, status, reason, evidence, and the tests where there are any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from selfinstruct.errors import InputError
+from selfinstruct.records import JSON, Candidate, row_id
+from selfinstruct.store import AppendLog
+from selfinstruct.verify.verdict import Verdict
+
+
+class VerdictLog:
+    """The log of one run, opened for writing; close it in the end. Each index belongs to one thread at a time.
+
+    Args:
+        path: the file; made if it is not there.
+        first: verdicts on earlier indices are not needed any more.
+
+    Raises:
+        InputError: the file cannot be opened, or a line of it is no verdict.
+    """
+
+    def __init__(self, path: Path, first: int = 0) -> None:
+        self._log = AppendLog(path)
+        self._known: dict[int, dict[str, Verdict]] = {}
+        try:
+            for line in self._log.read():
+                if line["k"] >= first:
+                    verdict = Verdict(line["level"], line["status"], line["reason"], line["evidence"])
+                    self._known.setdefault(line["k"], {})[line["of"]] = verdict
+        except (KeyError, TypeError):
+            self.close()
+            raise InputError(
+                f"{path}: a line that is no verdict; move the file away, code is then run again"
+            ) from None
+
+    def once(
+        self, k: int, number: int, candidate: Candidate, tests: str | None, check: Callable[[], Verdict]
+    ) -> Verdict:
+        """The verdict on a candidate (with its tests, where they are what is checked), from the log if it is there.
+
+        Args:
+            k: the index.
+            number: the candidate's number in it.
+            candidate: as it is checked.
+            tests: the text of the tests, or None.
+            check: makes the verdict.
+        """
+        name = _digest(candidate, tests)
+        known = self._known.setdefault(k, {})
+        if name not in known:
+            verdict = check()
+            line: dict[str, JSON] = {"k": k, "i": number, "of": name, "row": row_id(candidate.row)}
+            line |= {"level": verdict.level, "status": verdict.status, "reason": verdict.reason}
+            line["evidence"] = verdict.evidence
+            if tests is not None:
+                line["tests"] = tests
+            self._log.append(line)
+            known[name] = verdict
+        return known[name]
+
+    def forget(self, k: int) -> None:
+        """Index k is worked through in this sitting: nobody will ask again."""
+        self._known.pop(k, None)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._log.close()
+
+
+def _digest(candidate: Candidate, tests: str | None) -> str:
+    seen = [
+        candidate.instruction,
+        candidate.input,
+        candidate.output,
+        candidate.language,
+        candidate.kind,
+        tests,
+    ]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
