@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 from selfinstruct import novelty
@@ -70,8 +69,6 @@ def _twins(placed: Iterable[Placed]) -> list[Problem]:
 
 def _unparsed(seed: Seed) -> list[str]:
     """What the syntax checker says of the answer; of a bare one only where it is code of the seed's language."""
-    if seed.kind == "configure":  # often a file of another language: a TOML file for Python
-        seed = replace(seed, kind=None)
     answer = Candidate(seed.instruction, seed.input, seed.output, language=seed.language, kind=seed.kind)
     rejection = check_syntax(answer)
     if rejection is None:

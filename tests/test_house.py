@@ -29,12 +29,14 @@ PURE = {
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
     "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations",
     "verify.lacking", "verify.syscalls",
+    "verify.formats", "verify.grammars", "verify.guess", "verify.mentions", "verify.passages",
 }  # fmt: skip
 PURE_IMPORTS = {
     "__future__", "array", "ast", "bisect", "builtins", "collections", "dataclasses", "functools", "hashlib", "heapq",
     "itertools", "json", "keyword", "math", "random", "re", "string", "struct", "textwrap", "typing", "unicodedata",
     "warnings",
     "numpy", "rapidfuzz", "rouge_score", "threading",
+    "importlib", "logging", "sqlglot", "sqlglot.errors", "sys", "tree_sitter", "yaml",
 }  # fmt: skip
 LOCKS_ONLY = {
     "rouge_index",

@@ -161,7 +161,7 @@ def test_equal_answers_are_twins(tmp_path: Path) -> None:
         {"language": "python", "kind": "configure", "output": "[tool.x]\nname = 'a b'"},
         {"language": "python", "kind": "explain", "output": "It is (not) closed: ("},
         {"language": "python", "output": "It may be prose: no kind is told"},
-        {"language": "java", "kind": "write", "output": "int x = ;"},
+        {"language": "r", "kind": "write", "output": "x <- ("},
     ],
 )
 def test_what_may_be_no_code_is_not_parsed(tmp_path: Path, row: dict[str, str]) -> None:

@@ -75,13 +75,13 @@ def test_a_block_inside_a_list_is_read_without_its_indent(code: str) -> None:
 def test_every_block_counts() -> None:
     assert verdict(fenced(GOOD[0]) + fenced(GOOD[1])) is None
     assert verdict(fenced(GOOD[0]) + fenced(BAD[0])) is not None
-    assert verdict(fenced(BAD[0], "rust") + fenced(GOOD[0])) is None
+    assert verdict(fenced(BAD[0], "cobol") + fenced(GOOD[0])) is None
 
 
 @pytest.mark.parametrize(
     ("language", "kind"),
     [
-        ("rust", "write"), (None, "write"), ("python", None), (None, None), ("text", "write"),
+        ("r", "write"), (None, "write"), ("python", None), (None, None), ("text", "write"),
         *[("python", kind) for kind in ("explain", "review", "summarise", "predict", "choose", "design")],
     ],
 )  # fmt: skip

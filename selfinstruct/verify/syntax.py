@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-import textwrap
-import warnings
+from typing import Final
 
 from selfinstruct.records import Candidate, Rejection
-from selfinstruct.verify.code import find_code
+from selfinstruct.verify.code import Code, Found, find_code, is_sketch
+from selfinstruct.verify.formats import FORMATS
+from selfinstruct.verify.grammars import GRAMMARS, grammar_problem
+
+LONGEST: Final = 100_000  # characters; what is longer is not parsed, so that no text takes long
 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
@@ -17,11 +17,28 @@ def check_syntax(candidate: Candidate) -> Rejection | None:
     found = find_code(
         candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
     )
+    return check_found(found)
+
+
+def check_found(found: Found) -> Rejection | None:
+    """The same for code that has been found already. Code in passing, inside an explanation, is not judged."""
     for block in found.blocks:
-        problem = syntax_problem(block.language, block.text) if block.language else None
+        in_passing = found.prose and block.origin == "part"
+        problem = None if in_passing else _block_problem(block)
         if problem:
             return Rejection("syntax_error", {"language": block.language, "message": problem})
     return None
+
+
+def _block_problem(block: Code) -> str | None:
+    if block.language is None or (block.guessed and "\n" not in block.text.strip()):
+        return None  # one line says too little about its language
+    problem = syntax_problem(block.language, block.text)
+    if problem is None or is_sketch(block.text):
+        return None
+    if any(can_check(rival) and syntax_problem(rival, block.text) is None for rival in block.rivals):
+        return None  # nobody said which language it is, and it is right in another
+    return problem
 
 
 def syntax_problem(language: str, code: str) -> str | None:
@@ -31,31 +48,12 @@ def syntax_problem(language: str, code: str) -> str | None:
         language: a canonical name of `vocabulary.LANGUAGES`.
         code: the text; anything at all.
     """
-    if language == "python":
-        return _python_problem(code)
-    return _json_problem(code) if language == "json" else None
+    if len(code) > LONGEST or not code.strip():
+        return None
+    parse = FORMATS.get(language)
+    return parse(code) if parse else grammar_problem(language, code)
 
 
-def _python_problem(code: str) -> str | None:
-    code = textwrap.dedent(code)  # a block may stand in a list, a body without its head
-    if re.search(r"^(>>>|\$|%|!) ?", code, re.MULTILINE):
-        return None  # a session or a notebook cell, which the compiler does not read
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes and comparisons: such code runs
-            ast.parse(code)
-    except SyntaxError as error:
-        return f"line {error.lineno}: {error.msg}"
-    except (ValueError, RecursionError, MemoryError) as error:
-        return str(error) or type(error).__name__
-    return None
-
-
-def _json_problem(code: str) -> str | None:
-    try:
-        json.loads(code)
-    except ValueError as error:
-        return str(error)
-    except RecursionError:
-        return "nested too deeply"
-    return None
+def can_check(language: str) -> bool:
+    """Whether there is a parser for the language; its package may still be missing."""
+    return language in FORMATS or language in GRAMMARS
