@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from conftest import Ended
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stub_batch import Fate, StubBatchServer, by_content
-from stub_server import Answer, StubServer, error_answer
+from stub_server import Answer, Asked, StubServer, error_answer
 
 import selfinstruct
 from selfinstruct import batch, batch_api, batch_log
@@ -383,14 +384,25 @@ def test_a_stall_is_counted_over_all_sittings(call: Callable[..., Ended]) -> Non
 def test_faults_of_the_endpoints_change_nothing(
     call: Callable[..., Ended], tmp_path: Path, calm: tuple[bytes, bytes]
 ) -> None:
-    # The body of a creation holds a random name, so faults differ from run to run: with six in ten calls
-    # failing, all attempts of one call would fail now and then, and the run would rightly end.
-    faults = {"429": 0.07, "500": 0.07, "reset_before": 0.05, "reset_in": 0.05, "reset_after": 0.05}
-    for seed in range(6):
-        with StubBatchServer(faults=faults, fault_seed=seed, fates=(Fate(polls=2),)) as stub:
+    class Faulty(StubBatchServer):
+        """Bodies hold random names and boundaries here, so faults are drawn by what is called how often."""
+
+        def __init__(self, seed: int) -> None:
+            shares = {"429": 0.15, "500": 0.15, "reset_before": 0.1, "reset_in": 0.1, "reset_after": 0.1}
+            super().__init__(faults=shares, fault_seed=seed, fates=(Fate(polls=2),))
+            self.calls: Counter[str] = Counter()
+
+        def fault_of(self, asked: Asked) -> str | None:
+            call = f"{asked.method} {asked.path.partition('?')[0]}"
+            self.calls[call] += 1
+            return super().fault_of(replace(asked, body=call.encode(), attempt=self.calls[call]))
+
+    for seed in range(3):
+        with Faulty(seed) as stub:
             ended = call(stub, f"run{seed}", 40, "--batch", "--wait")
             assert ended.status == 0, ended.err
             assert len(set(stub.asked_lines)) == len(stub.asked_lines)
+            assert sum(stub.calls.values()) > 12
         assert result(tmp_path, f"run{seed}") == calm
 
 
