@@ -9,13 +9,13 @@ to refuse hardly any of it.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 from selfinstruct.parsing import no_input
 from selfinstruct.records import JSON, Candidate, Rejection, Seed
+from selfinstruct.repetition import loop_of
 
 Evidence: TypeAlias = dict[str, JSON]
 Filter: TypeAlias = Callable[[Candidate, Sequence[Seed]], Evidence | None]
@@ -24,9 +24,6 @@ MIN_WORDS: Final = 3
 MAX_WORDS: Final = 300
 MAX_INPUT: Final = 12_000  # characters
 MAX_OUTPUT: Final = 16_000  # characters
-LOOP: Final = 10  # that often in a row is no chance
-MAX_PERIOD: Final = 60  # tokens; longer loops are seen as one line again and again
-FEW, FEW_OF = 8, 160  # no more than 8 different words among 160 is a loop with variations
 EVIDENCE: Final = 200  # characters of what was found that a rejection keeps
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
@@ -34,7 +31,6 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]")
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_WORD = re.compile(r"[^\W\d_]{3}")
 _FENCE = re.compile(r"^[ ]{0,3}(?:`{3,}|~{3,})", re.MULTILINE)
 _PLACEHOLDER = re.compile(
     r"<[ ]?no[ _-]?(?:input|output)[ ]?>|\[(?:insert|your)[ ][^\]\n]{0,40}\]"
@@ -79,6 +75,7 @@ _POINTS = re.compile(
     rf"|(?:the|this) (?:given|provided|supplied) {_WORDS_BETWEEN}{_CODE_NOUN}\b)",
     re.IGNORECASE,
 )
+_POINTS_MARKS = ("following", "below", "given", "provided", "supplied", "this", "these")
 _THIS = re.compile(rf"\b(?:this|these) {_WORDS_BETWEEN}(?P<noun>{_NOUN})\b", re.IGNORECASE)
 # Anything that can be what the instruction speaks of: code, quotes, numbers, something after a colon.
 _CONTENT = re.compile(r"[`\n\[\]{}=;<>\"\u201c\u2018]|\d\D+\d|:\s*\S|\w\(|(?<!\w)'[^']+'")
@@ -91,6 +88,7 @@ _ELSEWHERE = re.compile(
     r"|\bin (?:this|the following) (?:image|picture|screenshot|photo|figure)\b",
     re.IGNORECASE,
 )
+_ELSEWHERE_MARKS = ("previous", "above", "earlier", "attach", "in this", "in the following", "below", "shown")
 _ABOVE = re.compile(rf"\b(?:the above {_NOUN}|{_NOUN} above)\b", re.IGNORECASE)
 _TODO = re.compile(
     r"\btodo\b|\b(?:your|the|rest of (?:your|the)|actual) (?:code|solution|implementation|answer|logic)"
@@ -209,12 +207,16 @@ def input_repeated_as_output(candidate: Candidate, _: Sequence[Seed]) -> Evidenc
 
     Under 30 characters it can be right: the sorted form of `[1, 2, 3]`.
     """
+    if not candidate.input:
+        return None
     same = _squeezed(candidate.input) == _squeezed(candidate.output)
     return _found(candidate.output) if same and len(_squeezed(candidate.output)) >= 30 else None
 
 
 def instruction_repeated_as_input(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     """The input is the instruction again, at most as a comment or several times, instead of code or data."""
+    if not candidate.input:
+        return None
     asked, given = _letters(candidate.instruction), _letters(candidate.input)
     return _found(candidate.input) if len(asked) >= 10 and given.startswith(asked) else None
 
@@ -240,7 +242,7 @@ def degenerate_repetition(candidate: Candidate, _: Sequence[Seed]) -> Evidence |
     row of test cases with different values is no loop.
     """
     for name, text in candidate.row.items():
-        if len(text) >= 120 and (loop := _loop(text)):
+        if len(text) >= 120 and (loop := loop_of(text)):
             return _found(loop, name)
     return None
 
@@ -252,7 +254,7 @@ def missing_input(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     speaks of the thing before it says `this`: `Write a class ... and use this class to ...`.
     """
     text = candidate.instruction
-    if candidate.input.strip() or _CONTENT.search(text):
+    if candidate.input.strip() or not _marked(text, _POINTS_MARKS) or _CONTENT.search(text):
         return None
     if match := _POINTS.search(text):
         return _found(match[0])
@@ -275,6 +277,8 @@ def not_self_contained(candidate: Candidate, _: Sequence[Seed]) -> Evidence | No
 
     `The code above` is refused only where there is no input that it could mean.
     """
+    if not _marked(candidate.instruction, _ELSEWHERE_MARKS):
+        return None
     match = _ELSEWHERE.search(candidate.instruction)
     if match is None and not candidate.input.strip() and not _CONTENT.search(candidate.instruction):
         match = _ABOVE.search(candidate.instruction)
@@ -345,12 +349,18 @@ def _squeezed(text: str) -> str:
 
 
 _squeezed_shot = lru_cache(4096)(_squeezed)  # the same seeds are shown again and again
+_lowered = lru_cache(8)(str.lower)  # several rules look at the same texts
 
 
 def _marked(text: str, marks: Sequence[str]) -> bool:
     """Whether a pattern that needs one of these marks can match: a quick look before a slow one."""
-    lowered = text.lower()
-    return not text.isascii() or any(mark in lowered for mark in marks)
+    if not text.isascii():
+        return True
+    lowered = _lowered(text)
+    for mark in marks:  # noqa: SIM110 - a generator takes twice as long, and this is asked for every text
+        if mark in lowered:
+            return True
+    return False
 
 
 def _letters(text: str) -> str:
@@ -360,40 +370,3 @@ def _letters(text: str) -> str:
 def _unfenced(text: str) -> str:
     """The text without its fenced blocks; an open fence goes to the end."""
     return "\n".join(_FENCE.split("\n" + text)[::2]) if "```" in text or "~~~" in text else text
-
-
-def _loop(text: str) -> str:
-    """The unit that the text repeats without end, "" if it does not."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    line, count = Counter(lines).most_common(1)[0] if lines else ("", 0)
-    if count >= 20 and 2 * count > len(lines) and len(line) >= 20:
-        return line
-    # A unit that comes ten times has a word that does; most texts have none, and are spared the search.
-    names = re.findall(r"\w+", text)
-    often = Counter(names) if len(names) - len(set(names)) >= LOOP - 1 else {}
-    looped = any(times >= LOOP and _WORD.search(name) for name, times in often.items())
-    if looped and (unit := _unit(re.findall(r"\w+|[^\w\s]", text))):
-        return unit
-    if len(names) < FEW_OF:
-        return ""
-    # Numbers count as words here: rules of a style sheet or test cases say the same of different ones.
-    words = re.findall(r"\w{2,}|\d", text)
-    for i in range(0, len(words) - FEW_OF + 1, FEW_OF // 4):
-        few = set(words[i : i + FEW_OF])
-        if len(few) <= FEW and not any(map(str.isdigit, few)):
-            return " ".join(sorted(few))
-    return ""
-
-
-def _unit(tokens: Sequence[str]) -> str:
-    """The few tokens that come ten times in a row, "" if there are none."""
-    for period in range(1, min(MAX_PERIOD, len(tokens) // LOOP) + 1):
-        run = 0
-        for i in range(period, len(tokens)):
-            run = run + 1 if tokens[i] == tokens[i - period] else 0
-            if run == period * (LOOP - 1):
-                unit = " ".join(tokens[i - period + 1 : i + 1])
-                # Numbers and marks may well come ten times: zeros of a matrix, cells of a table.
-                if _WORD.search(unit) and len(unit) * LOOP >= 100:
-                    return unit
-    return ""

@@ -36,6 +36,7 @@ from selfinstruct.rouge_postings import (
     search_many,
     signature,
     signatures,
+    slack_of,
     slacks_of,
     words_of,
 )
@@ -108,21 +109,30 @@ class RougeIndex:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        if len(pending) == 1:
+            self._put(self._count - 1, pending[0])
+            return
         first, start = self._count - len(pending), int(self._start[self._count - len(pending)])
         sizes = np.fromiter(map(len, pending), np.int64, len(pending))
         ends = start + np.cumsum(sizes)
         self._reserve(self._count, int(ends[-1]))
         new, ids = slice(first, self._count), slice(start, int(ends[-1]))
-        self._tokens[ids] = list(chain.from_iterable(pending))
+        self._tokens[ids] = np.fromiter(chain.from_iterable(pending), np.int32, int(ends[-1]) - start)
         self._start[first + 1 : self._count + 1] = ends
         self._length[new] = sizes
         self._slack[new] = slacks_of(sizes, self._threshold)
-        if len(pending) > _FEW:
-            self._fold[new], self._wide[new] = signatures(self._tokens[ids], sizes)
-        else:
-            for entry, numbers in enumerate(pending, first):
-                self._fold[entry], wide = signature(numbers)
-                self._wide[entry] = words_of(wide)
+        self._fold[new], self._wide[new] = signatures(self._tokens[ids], sizes)
+
+    def _put(self, entry: int, ids: list[int]) -> None:
+        """One entry; arrays of one element would take five times as long."""
+        start, size = int(self._start[entry]), len(ids)
+        self._reserve(entry + 1, start + size)
+        self._tokens[start : start + size] = ids
+        self._start[entry + 1] = start + size
+        self._length[entry] = size
+        self._slack[entry] = slack_of(size, self._threshold)
+        self._fold[entry], wide = signature(ids)
+        self._wide[entry] = words_of(wide)
 
     def find(self, tokens: Sequence[str], limit: int | None = None) -> list[Hit]:
         """All of the first `limit` entries whose F with `tokens` is above the threshold, in order."""

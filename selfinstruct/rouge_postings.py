@@ -140,11 +140,16 @@ def half_of(wide: Words) -> Words:
     return wide[:, 0] ^ wide[:, 2]
 
 
-def slacks_of(sizes: Ints, threshold: float) -> Bits:
-    """How many differing bits the length of each entry allows, rounded down; `allowed_of` rounds up for both.
+def slack_of(size: int, threshold: float) -> int:
+    """How many differing bits an entry's length allows, rounded down; `allowed_of` rounds up for both.
 
     With the floor in `allowed_of` the bound for a clipped slack is 64 or more: it rules out nothing.
     """
+    return min(127, int((1 - threshold) * size))
+
+
+def slacks_of(sizes: Ints, threshold: float) -> Bits:
+    """`slack_of` of many lengths."""
     slacks: Bits = np.minimum(127, (1 - threshold) * sizes).astype(np.int8)
     return slacks
 

@@ -25,7 +25,7 @@ def name_of(module: Path) -> str:
 PURE = {
     "alpaca", "data.clusters", "data.forms", "data.oasst", "data.rows", "data.templates", "errors", "filters", "gate",
     "labels",
-    "novelty", "novelty_code", "parsing", "pool", "records", "rouge",
+    "novelty", "novelty_code", "parsing", "pool", "records", "repetition", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
     "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations",
     "verify.lacking", "verify.syscalls",
