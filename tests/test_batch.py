@@ -398,11 +398,11 @@ def test_faults_of_the_endpoints_change_nothing(
             return super().fault_of(replace(asked, body=call.encode(), attempt=self.calls[call]))
 
     for seed in range(3):
-        with Faulty(seed) as stub:
+        with (faulty := Faulty(seed)) as stub:
             ended = call(stub, f"run{seed}", 40, "--batch", "--wait")
             assert ended.status == 0, ended.err
             assert len(set(stub.asked_lines)) == len(stub.asked_lines)
-            assert sum(stub.calls.values()) > 12
+            assert sum(faulty.calls.values()) > 12
         assert result(tmp_path, f"run{seed}") == calm
 
 
