@@ -27,7 +27,7 @@ _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
         (DISPLAY, r"^_tkinter\.TclError: (?:no display name|couldn't connect)"),
         (FILE, r"^FileNotFoundError:|^PermissionError:|^NotADirectoryError:"),
         (ARGUMENTS, r"sys\.argv\[.*\n(?:\s*[~^]+\n)?IndexError: list index out of range"),
-        (ENVIRONMENT, r"os\.environ\[.*\n(?:.*\n)*KeyError: "),
+        (ENVIRONMENT, r"\bos(?:\.py)?\W*, line \d+, in __getitem__\n(?:.*\n){0,2}KeyError: "),
     ],
     "javascript": [
         (FILE, r"Cannot find module '[./]"),
@@ -35,7 +35,7 @@ _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
         (BROWSER, r"ReferenceError: (?:document|window|alert|prompt|confirm|(?:local|session)Storage) is not defined"),
         (BROWSER, r"ReferenceError: (?:\$|jQuery|React|Vue|angular|d3|chrome|browser) is not defined"),
         (BROWSER, r"ReferenceError: (?:XMLHttpRequest|HTMLElement|Image|FileReader|requestAnimationFrame) is not"),
-        (BROWSER, r"^\s*(?:return )?.*<[A-Za-z].*\n(?:.*\n)*SyntaxError: Unexpected token '<'"),
+        (BROWSER, r"SyntaxError: Unexpected token '<'"),  # JSX
         (NETWORK, r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|fetch failed"),
         (FILE, r"ENOENT|EROFS|EACCES"),
     ],
@@ -91,7 +91,7 @@ _RULES = {
 _NO_MODULE = re.compile(
     r"^ModuleNotFoundError: No module named '([\w.]+)'(; '[\w.]+' is not a package)?", re.MULTILINE
 )
-_USAGE = re.compile(r"^\s*usage\b", re.IGNORECASE | re.MULTILINE)
+_USAGE = re.compile(r"^[ \t]*usage\b", re.IGNORECASE | re.MULTILINE)
 _TAKES_ARGUMENTS = re.compile(
     r"\bargv\b|\bargparse\b|\bargs\b|\bARGV\b|\$#|\$\{?[1-9@*]|\bos\.Args\b|\bflag\.|commandArgs|\barg\["
 )

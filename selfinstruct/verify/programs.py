@@ -76,7 +76,7 @@ _SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
 JOINABLE = frozenset({"python", "javascript", "typescript", "bash", "ruby", "perl", "lua", "r", "sql"})
 RUNNABLE = frozenset({*_SCRIPTS, "javascript", "typescript", "sql", "c", "cpp", "java", "go", "rust"})
 
-_MODULE = re.compile(r"^\s*(import\s.*['\"]|import\s*\{|export\s)", re.MULTILINE)
+_MODULE = re.compile(r"^[ \t]*(import\s.*['\"]|import\s*\{|export\s)", re.MULTILINE)
 _MAIN = {
     "c": re.compile(r"\bmain\s*\("),
     "cpp": re.compile(r"\bmain\s*\("),
@@ -89,7 +89,7 @@ _JAVA_TYPE = re.compile(
     r"(?:class|interface|enum|record)\s+(?P<name>\w+)",
     re.MULTILINE,
 )
-_JAVA_PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
+_JAVA_PACKAGE = re.compile(r"^[ \t]*package\s+([\w.]+)\s*;", re.MULTILINE)
 
 
 def lay_out(language: str, code: str, setup: str = "") -> Layout | None:

@@ -51,7 +51,7 @@ def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
     Returns:
         `failed` with `compile_error`, `exit_status`, `signal`, `timeout`, `memory`, `processes` or `output`;
         `unavailable` with `no_toolchain` or the thing that is lacking (`lacking`); `skipped` with `no_program`,
-        `fragment` or `not_run` (a language that is not run).
+        `prose` (code in an explanation), `fragment`, `other_dialect` (of SQL) or `not_run` (such a language).
 
     Raises:
         SandboxUnavailable: the sandbox itself failed.
@@ -63,8 +63,8 @@ def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
     evidence: dict[str, JSON] = {"language": language}
     if language not in RUNNABLE:
         return Verdict("run", "skipped", "not_run", evidence)
-    if found.fragment:
-        return Verdict("run", "skipped", "fragment", evidence)
+    if found.prose or found.fragment:
+        return Verdict("run", "skipped", "prose" if found.prose else "fragment", evidence)
     toolchain = find_toolchain(sandbox, language)
     if toolchain is None:
         return Verdict("run", "unavailable", "no_toolchain", evidence)

@@ -47,7 +47,7 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _GO_COMPILES_LIBRARY = (1, 20)
 _GO_LIBRARY = """bufio bytes container/heap container/list context crypto/md5 crypto/rand crypto/sha256
 encoding/base64 encoding/csv encoding/hex encoding/json encoding/xml errors flag fmt io log math math/big
-math/bits math/rand net/http net/url os os/signal path/filepath reflect regexp runtime slices sort strconv
+math/bits math/rand net/http net/url os os/signal path/filepath reflect regexp runtime sort strconv
 strings sync sync/atomic testing text/template time unicode unicode/utf8""".split()  # noqa: SIM905
 
 

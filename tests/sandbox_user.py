@@ -1,0 +1,69 @@
+"""Runs sandbox calls as another user: `open_as_nobody()` gives a sandbox whose every run is by `nobody`.
+
+Root and ordinary users build the sandbox in two different ways; a machine where tests run as root (a
+container, most often) can so try both.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from selfinstruct.verify.sandbox import LIMITS, Limits, Result
+
+ROOT = Path(__file__).parents[1]
+PYTHON = "/usr/bin/python3"
+CHILD = """
+import pickle, sys
+from selfinstruct.verify.bwrap import Bwrap
+argv, files, stdin, limits, env, folders = pickle.load(sys.stdin.buffer)
+result = Bwrap().run(argv, files, stdin, limits, env=env, folders=folders)
+sys.stdout.buffer.write(pickle.dumps(result))
+"""
+
+
+class AsNobody:
+    """A sandbox (see `selfinstruct.verify.sandbox.Sandbox`)."""
+
+    name = "bwrap"
+
+    def find(self, program: str) -> tuple[str, ...]:
+        raise NotImplementedError(program)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        files: Mapping[str, bytes],
+        stdin: bytes = b"",
+        limits: Limits = LIMITS,
+        *,
+        env: Mapping[str, str] | None = None,
+        folders: Sequence[str] = (),
+    ) -> Result:
+        call = pickle.dumps((list(argv), dict(files), stdin, limits, dict(env or {}), tuple(folders)))
+        ended = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON, "-B", "-c", CHILD],
+            input=call, capture_output=True, cwd=ROOT, check=False, timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
+        )  # fmt: skip
+        if ended.returncode:
+            raise RuntimeError(ended.stderr.decode())
+        result = pickle.loads(ended.stdout)  # noqa: S301 - our own child's
+        assert isinstance(result, Result)
+        return result
+
+
+def open_as_nobody() -> AsNobody | str:
+    """The sandbox, or why it cannot be had here."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "only root can become another user"
+    sandbox = AsNobody()
+    try:
+        sandbox.run(["/bin/true"], {})
+    except (OSError, RuntimeError) as error:
+        return f"no sandbox as another user: {str(error).strip().splitlines()[-1:]}"
+    return sandbox
