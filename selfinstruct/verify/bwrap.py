@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-import json
 import os
 import platform
 import re
@@ -58,7 +57,10 @@ _WRAPPERS = 4  # processes of bwrap's own that the kernel counts for the same us
 
 # The sandbox's first process. It makes the system take the program first when memory runs out, and waits for
 # it: bwrap's own first process would do so too, but its processor time, and so the program's, gets lost.
-_LAUNCH = 'echo 1000 >/proc/self/oom_score_adj; "$@"; exit $?'
+# It starts nothing before we have answered: were we killed while bwrap was still at work, nobody would tell
+# it, and the program would have no one to end it. (`read` takes no more from a pipe than the line.)
+_GREETING, _ANSWER = b"#", b"go\n"
+_LAUNCH = 'echo 1000 >/proc/self/oom_score_adj; printf "#"; read -r REPLY && "$@"; exit $?'
 
 
 def open_bwrap() -> Bwrap:
@@ -113,34 +115,26 @@ class Bwrap:
         check_names(files)
         root = _is_root()
         user = _FIRST_USER + (os.getpid() << 7) % _FIRST_USER + next(_turns) % 128 if root else _USER
-        reading, writing = os.pipe()  # on which bwrap tells how it went
         with contextlib.ExitStack() as open_files:
-            status = open_files.enter_context(os.fdopen(reading, "rb"))
-            try:
-                kept = [open_files.enter_context(_in_memory(content)) for content in files.values()]
-                passwd = open_files.enter_context(
-                    _in_memory(f"box:x:{user}:{user}::{FOLDER}:/bin/sh\n".encode())
-                )
-                group = open_files.enter_context(_in_memory(f"box:x:{user}:\n".encode()))
-                rules = open_files.enter_context(_in_memory(make_filter(platform.machine())))
-                words = [*_namespaces(root), *_view(limits, folders)]
-                for name, number in zip(files, kept, strict=True):
-                    words += ["--perms", "0666", "--file", str(number), f"{FOLDER}/{name}"]
-                words += ["--perms", "0444", "--file", str(passwd), "/etc/passwd"]
-                words += ["--perms", "0444", "--file", str(group), "/etc/group"]
-                # Only now: bwrap makes its mount points in these two.
-                words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", FOLDER]
-                words += ["--seccomp", str(rules), "--json-status-fd", str(writing)]
-                for variable, value in {**_PLACE, **(env or {})}.items():
-                    words += ["--setenv", variable, value]
-                command = [_path("bwrap"), *words, "--", *_launch(limits, user if root else None), *argv]
-                ended = watch(
-                    command, stdin, limits, end=_kill, env={},
-                    descriptors=(*kept, passwd, group, rules, writing),
-                )  # fmt: skip
-            finally:
-                os.close(writing)
-            return _result(ended, status.read())
+            kept = [open_files.enter_context(_in_memory(content)) for content in files.values()]
+            passwd = open_files.enter_context(_in_memory(f"box:x:{user}:{user}::{FOLDER}:/bin/sh\n".encode()))
+            group = open_files.enter_context(_in_memory(f"box:x:{user}:\n".encode()))
+            rules = open_files.enter_context(_in_memory(make_filter(platform.machine())))
+            words = [*_namespaces(root), *_view(limits, folders)]
+            for name, number in zip(files, kept, strict=True):
+                words += ["--perms", "0666", "--file", str(number), f"{FOLDER}/{name}"]
+            words += ["--perms", "0444", "--file", str(passwd), "/etc/passwd"]
+            words += ["--perms", "0444", "--file", str(group), "/etc/group"]
+            # Only now: bwrap makes its mount points in these two.
+            words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", FOLDER, "--seccomp", str(rules)]
+            for variable, value in {**_PLACE, **(env or {})}.items():
+                words += ["--setenv", variable, value]
+            command = [_path("bwrap"), *words, "--", *_launch(limits, user if root else None), *argv]
+            ended = watch(
+                command, _ANSWER + stdin, limits, end=_kill, env={}, greeting=_GREETING,
+                descriptors=(*kept, passwd, group, rules),
+            )  # fmt: skip
+        return _result(ended)
 
 
 def _is_root() -> bool:
@@ -229,21 +223,18 @@ def _kill(process: int) -> None:
         os.kill(process, signal.SIGKILL)
 
 
-def _result(ended: Watched, told: bytes) -> Result:
-    """What bwrap told, as our words.
+def _result(ended: Watched) -> Result:
+    """How bwrap ended, as our words.
 
     Raises:
         SandboxUnavailable: it never came to run the program.
     """
+    if not ended.greeted:
+        said = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise SandboxUnavailable(f"sandbox bwrap: {''.join(said) or 'it does not start'}; {_advice()}")
     if ended.met is not None:
         return Result(ended.met, None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)
-    facts = {}
-    for line in told.splitlines():
-        facts.update(json.loads(line))
-    if "exit-code" not in facts:
-        said = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise SandboxUnavailable(f"sandbox bwrap: {''.join(said) or 'it did not start'}; {_advice()}")
-    code = facts["exit-code"]
+    code = ended.returncode
     if code == 128 + signal.SIGXCPU:
         return Result("cpu", None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)
     signalled = code > 128 and code - 128 in set(signal.Signals)

@@ -19,6 +19,7 @@ from pathlib import Path
 from selfinstruct.verify.sandbox import Ending, Limits
 
 _CENSUS_SECONDS = 0.04  # between two looks at memory: a program fills some 100 MB in that time
+_START_SECONDS = 30.0  # for a command that greets, until it does
 _IDLE_SECONDS = 0.005  # between two looks whether it has ended, once nobody can print any more
 _CHUNK = 1 << 16
 _SHARE_OF_MEMORY = ("RssAnon", "RssShmem", "VmSwap")  # file pages are no memory of the program's
@@ -32,6 +33,7 @@ class _Streams:
     process: subprocess.Popen[bytes]
     stdin: memoryview
     room: int  # bytes of output that may still come
+    greeting: bytes  # that still has to be printed before anything is fed
     out: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
@@ -44,10 +46,8 @@ class _Streams:
             os.set_blocking(stream.fileno(), False)
         selector.register(process.stdout, selectors.EVENT_READ, "stdout")
         selector.register(process.stderr, selectors.EVENT_READ, "stderr")
-        if self.stdin:
-            selector.register(process.stdin, selectors.EVENT_WRITE, "stdin")
-        else:
-            process.stdin.close()
+        if not self.greeting:
+            self._open_input()
 
     @property
     def printing(self) -> bool:
@@ -63,6 +63,13 @@ class _Streams:
             else:
                 printed += self._read(key)
         return printed
+
+    def _open_input(self) -> None:
+        assert self.process.stdin is not None  # noqa: S101 - a pipe
+        if self.stdin:
+            self.selector.register(self.process.stdin, selectors.EVENT_WRITE, "stdin")
+        else:
+            self.process.stdin.close()
 
     def _feed(self, key: selectors.SelectorKey) -> None:
         try:
@@ -81,6 +88,9 @@ class _Streams:
             return 0
         if not chunk:
             self._drop(key)
+        if self.greeting and chunk.startswith(self.greeting) and key.data == "stdout":
+            chunk, self.greeting = chunk[len(self.greeting) :], b""
+            self._open_input()
         self.out[key.data] += chunk[: max(self.room, 0)]
         self.room -= len(chunk)
         return len(chunk)
@@ -91,6 +101,9 @@ class _Streams:
             key.fileobj.close()  # type: ignore[attr-defined]
 
     def close(self) -> None:
+        """Close all that is still open."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         for key in list(self.selector.get_map().values()):
             self._drop(key)
         self.selector.close()
@@ -98,8 +111,19 @@ class _Streams:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """How the command ended: the limit it met or None, its status as `wait` gives it, output and costs."""
+    """How the command ended.
 
+    Attributes:
+        greeted: whether it printed the greeting it should.
+        met: the limit that it met, None if it ended by itself.
+        returncode: its status; the number of a signal is negative.
+        stdout: what it printed after the greeting.
+        stderr: what it printed there.
+        seconds: wall time since the greeting.
+        cpu: processor time in seconds, of all its processes.
+    """
+
+    greeted: bool
     met: Ending | None
     returncode: int
     stdout: bytes
@@ -118,6 +142,7 @@ def watch(
     folder: str = "/",
     descriptors: Sequence[int] = (),
     census: bool = True,
+    greeting: bytes = b"",
 ) -> Watched:
     """Run a command until it ends or meets a limit.
 
@@ -130,6 +155,7 @@ def watch(
         folder: where it starts.
         descriptors: open files that it inherits.
         census: whether to count what its processes use (where the system tells it: Linux).
+        greeting: what the command prints first of all; it is fed nothing before, and its time begins then.
 
     Raises:
         OSError: the command cannot be started.
@@ -139,7 +165,7 @@ def watch(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         env=dict(env), cwd=folder, pass_fds=tuple(descriptors), start_new_session=True,
     )  # fmt: skip
-    streams = _Streams(process, memoryview(stdin), limits.output_bytes)
+    streams = _Streams(process, memoryview(stdin), limits.output_bytes, greeting)
     ended: tuple[int, float] | None = None
     met: Ending | None = None
     used = 0.0
@@ -148,6 +174,10 @@ def watch(
         while met is None and (ended := _reap(process)) is None:
             streams.move(_CENSUS_SECONDS if streams.printing else _IDLE_SECONDS)
             now = time.monotonic()
+            if streams.greeting and now - began < _START_SECONDS:
+                continue
+            if greeting and not streams.greeting:
+                began, greeting = now, b""
             if streams.room < 0:
                 met = "output"
             elif now - began > limits.seconds:
@@ -165,9 +195,11 @@ def watch(
             ended = _reap(process, block=True)
         streams.close()
     assert ended is not None  # noqa: S101 - waited for
-    out = streams.out
-    seconds = time.monotonic() - began
-    return Watched(met, ended[0], bytes(out["stdout"]), bytes(out["stderr"]), seconds, max(ended[1], used))
+    out, seconds = streams.out, time.monotonic() - began
+    cpu = max(ended[1], used)
+    return Watched(
+        not streams.greeting, met, ended[0], bytes(out["stdout"]), bytes(out["stderr"]), seconds, cpu
+    )
 
 
 def _reap(process: subprocess.Popen[bytes], *, block: bool = False) -> tuple[int, float] | None:
