@@ -17,6 +17,7 @@ from selfinstruct.data.reading import read_examples
 from selfinstruct.data.word_vectors import DIMENSIONS, word_vectors
 from selfinstruct.derive.conversation_files import MARKS, estimate
 from selfinstruct.derive.conversations import Block, lay_out, mean_similarity, measure
+from selfinstruct.derive.converse import _asked_before, clean_question
 
 Cli = Callable[..., Ended]
 
@@ -235,3 +236,123 @@ def test_rows_are_compared_by_meaning(cli: Cli, tmp_path: Path) -> None:
     assert {frozenset(turn["content"] for turn in talk["messages"][::2]) for talk in talks} == {
         frozenset(asks[:2]), frozenset(asks[2:])
     }  # fmt: skip
+
+
+FOLLOWED = [
+    ('Programmer: "What if beta is empty?"', "Then it fails."),
+    ("Show how to test it.\nAssistant: Like this", "```python\nassert alpha(2) == 4\n```"),
+]  # fmt: skip
+
+
+def turn_replies(folder: Path, rows: int, turns: int = 2) -> Path:
+    """Replies to the requests of so many rows; every fourth row's second question is its first again."""
+    path = folder / "turn-replies.jsonl"
+    with path.open("w", encoding="utf-8") as out:
+        for k in range(rows):
+            for turn in range(turns):
+                question, answer = FOLLOWED[0 if turn and k % 4 == 0 else turn % 2]
+                for step, text in ((2 * turn, question), (2 * turn + 1, f"{answer}\n\nCase {k}.")):
+                    out.write(json.dumps({"key": f"{k}.{step}", "text": text}) + "\n")
+    return path
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(invented_rows(12)), encoding="utf-8")
+    return path
+
+
+def test_follow_up_turns_stand_behind_their_row(cli: Cli, tmp_path: Path, tasks: Path) -> None:
+    seen = set()
+    for concurrency in (1, 8):
+        output = tmp_path / f"out{concurrency}.json"
+        words: list[object] = ["converse", tasks, "-o", output, "--likeness", "words", "--turns", 2]
+        words += ["--max-tokens", 600]
+        words += ["--backend", "replay", "--model", turn_replies(tmp_path, 12), "--concurrency", concurrency]
+        ended = cli(*words)
+        assert ended.status == 0, ended.err
+        journal = (output.with_suffix(".turns.run") / "journal.jsonl").read_bytes()
+        seen.add((output.read_bytes(), journal))
+    assert len(seen) == 1
+    assert "rejected   3 candidates (repeated_question 3)" in ended.err
+    said = json.loads(output.read_text(encoding="utf-8"))
+    texts = [turn["content"] for talk in said for turn in talk["messages"]]
+    for k, row in enumerate(invented_rows(12)):
+        place = texts.index(row["output"])
+        behind = ["What if beta is empty?", f"Then it fails.\n\nCase {k}."]
+        if k % 4:
+            behind += ["Show how to test it.", f"{FOLLOWED[1][1]}\n\nCase {k}."]
+        assert texts[place + 1 : place + 1 + len(behind)] == behind
+    assert len(texts) == 12 * 2 + 2 * (12 + 9)
+    assert "nothing to do" in cli(*words).err  # the run; the layout is made again
+    assert output.read_bytes() in {one for one, _ in seen}
+
+
+def test_turns_that_are_too_long_or_deleted_end_the_conversation(
+    cli: Cli, tmp_path: Path, tasks: Path
+) -> None:
+    output = tmp_path / "out.json"
+    words: list[object] = ["converse", tasks, "-o", output, "--likeness", "words", "--turns", 2]
+    words += ["--backend", "replay", "--model", turn_replies(tmp_path, 12)]
+    assert cli(*words, "--max-tokens", 85).status == 0
+    run = output.with_suffix(".turns.run")
+    reasons = json.loads(cli("status", run, "--json").out)["reasons"]
+    assert reasons["too_long"] > 0
+    told = json.loads(cli(*words, "--max-tokens", 85, "--log-format", "json").err.splitlines()[-1])
+    assert told["too_long"] == 0
+    assert 12 < told["turns"] < 36
+
+    assert cli(*words, "--max-tokens", 600).status == 2  # another length makes other turns
+    made = output.with_suffix(".turns.json")
+    rows = json.loads(made.read_text(encoding="utf-8"))
+    made.write_text(json.dumps(rows[1:]), encoding="utf-8")
+    again = json.loads(cli(*words, "--max-tokens", 85, "--log-format", "json").err.splitlines()[-1])
+    assert again["turns"] == told["turns"] - 1
+
+
+def test_the_dry_run_shows_both_prompts_and_stray_flags_are_refused(
+    cli: Cli, tmp_path: Path, tasks: Path
+) -> None:
+    words = ("converse", tasks, "-o", tmp_path / "out.json")
+    shown = cli(*words, "--turns", 1, "--dry-run")
+    assert shown.status == 0, shown.err
+    assert "Programmer: Write a function" in shown.out
+    assert "What happens if the list is empty?" in shown.out
+    assert not (tmp_path / "out.json").exists()
+    assert not (tmp_path / "out.run").exists()
+    for more in (("--model", "m"), ("--dry-run",), ("--max-requests", 3)):
+        ended = cli(*words, *more)
+        assert (ended.status, f"leave {more[0]} out" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "question"),
+    [
+        ("What if it is empty?", "What if it is empty?"),
+        ('**Programmer:** "Add a test."', "Add a test."),
+        ("User: Why?\n\nAssistant: Because.", "Why?"),
+        ('Print "a" and "b".', 'Print "a" and "b".'),
+        ("  \n", ""),
+        ("Assistant: Because.", ""),
+    ],
+)
+def test_a_question_is_the_programmers_words_alone(text: str, question: str) -> None:
+    assert clean_question(text) == question
+
+
+def test_a_question_in_almost_the_same_words_is_an_old_one() -> None:
+    said = [("user", "Sort the list of names by their length."), ("assistant", "Add a test, please.")]
+    assert _asked_before("Sort this list of names by their length", said) == said[0][1]
+    assert _asked_before("Add a test, please.", said) is None
+    assert _asked_before("???", [("user", "???")]) == "???"
+
+
+@pytest.mark.model
+def test_the_real_model_makes_turns(cli: Cli, tmp_path: Path, tasks: Path) -> None:
+    output = tmp_path / "out.json"
+    tasks.write_text(json.dumps(invented_rows(3)), encoding="utf-8")
+    words = ("--model", "smollm2-135m", "--turns", 1, "--max-output-tokens", 60, "--likeness", "words")
+    ended = cli("converse", tasks, "-o", output, *words)
+    assert ended.status == 0, ended.err
+    assert sum(len(talk["messages"]) for talk in json.loads(output.read_text())) >= 6
