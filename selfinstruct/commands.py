@@ -137,9 +137,11 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
         f"dataset    {settings.output}",
         f"run        {session.run.path}",
     ]
+    if session.verified:
+        lines.insert(1, f"verified   {display.counts(session.verified)}")
     if totals.failures:
         lines.insert(
-            2, f"failed     {sum(totals.failures.values())} calls ({display.counts(totals.failures)})"
+            len(lines) - 3, f"failed     {sum(totals.failures.values())} calls ({display.counts(totals.failures)})"
         )
     if error is None:
         following = (

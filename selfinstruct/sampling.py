@@ -90,6 +90,11 @@ class Sampler:
         rng = random.Random(f"{self.seed}:start")
         object.__setattr__(self, "_offsets", (rng.random(), rng.random()))
 
+    @property
+    def languages(self) -> frozenset[str]:
+        """What is asked for, as far as the seeds tell."""
+        return frozenset(language for (language, _), weight in self._weights.items() if weight)
+
     def _factor(self, axis: str, name: str) -> float:
         return self.weights.get(axis, {}).get(name, 1.0)
 

@@ -55,7 +55,7 @@ class Work:
     `indices` is how many there are (None: as many as the target takes), `expected_yield` how many rows one
     is expected to bring; `digests` are of what the job reads and belong to the run's fingerprint; `samples`
     stand in for replies so that a dry run can show the prompts of later steps. With `checked` every candidate
-    is verified, else the recipe sees to that.
+    is verified, else the recipe sees to that; `languages` are those that are asked for, as far as is known.
     """
 
     planner: Planner
@@ -66,6 +66,7 @@ class Work:
     indices: int | None = None
     samples: tuple[str, ...] = ()
     checked: bool = True
+    languages: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -82,6 +83,7 @@ class Session:
     stop_reason: str | None = None
     accepted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    verified: dict[str, int] = field(default_factory=dict)  # accepted tasks by what verification came to
     before: int = 0  # rows when it was opened
 
     @property
@@ -172,6 +174,8 @@ class Session:
         for decision in commit.decisions if commit else ():
             if decision.rejection is None:
                 self.accepted += 1
+                if (status := decision.evidence.get("verification")) is not None:
+                    self.verified[status] = self.verified.get(status, 0) + 1
             else:
                 reason = decision.rejection.reason
                 self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -293,6 +297,7 @@ def open_work(settings: RunSettings) -> Work:
         expected_yield=YIELDS[recipe] * (settings.instances or 1) * settings.choices,
         digests={"seeds": seeds.digest(loaded), "prompts": prompts} | benchmarks_digest(settings),
         samples=SAMPLES.get(recipe, ()),
+        languages=sampler.languages,
     )
 
 
@@ -309,7 +314,7 @@ def open_session(settings: RunSettings) -> Iterator[Session]:
     run = RunDirectory(settings, {**work.digests, **prompts_of(settings)}, work.indices)
     try:
         start = resume(run, work.pool)
-        with open_verification(settings, run.path, work.pool.decided) as verification:
+        with open_verification(settings, run.path, work.pool.decided, work.languages) as verification:
             yield Session(settings, run, work, start, began, verification, before=run.size)
     finally:
         run.close()

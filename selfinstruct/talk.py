@@ -39,6 +39,7 @@ def facts(session: Session) -> dict[str, Any]:
         "target": session.settings.num,
         "accepted": session.accepted,
         "rejected": dict(session.rejected),
+        "verified": dict(session.verified),
         "requests": totals.requests,
         "failures": dict(totals.failures),
         "prompt_tokens": totals.usage.prompt,

@@ -164,6 +164,7 @@ def open_work(settings: RunSettings) -> Work:
         indices=len(sources),
         samples=job.samples,
         checked=job.checked,
+        languages=frozenset(source.language for source in sources if source.language),
     )
 
 

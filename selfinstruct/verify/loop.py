@@ -11,7 +11,7 @@ just before it in the other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -58,21 +58,26 @@ def prompts_of(settings: RunSettings) -> dict[str, str]:
 
 
 @contextmanager
-def open_verification(settings: RunSettings, run: Path, first: int) -> Iterator[Verification | None]:
+def open_verification(
+    settings: RunSettings, run: Path, first: int, languages: Iterable[str] = ()
+) -> Iterator[Verification | None]:
     """What `verified` needs, None where the settings ask for nothing that it does.
 
     Args:
         settings: of the run.
         run: its directory.
         first: the first index that is not decided.
+        languages: that are asked for, as far as is known.
 
     Raises:
-        InputError: there is no sandbox, and `--require-verification` asks for one.
+        InputError: the sandbox or a toolchain is missing, and `--require-verification` asks for them.
     """
     if not verifies_late(settings):
         yield None
         return
     sandbox = find_sandbox(settings) if runs_code(settings) else None
+    if sandbox is not None and settings.require_verification:
+        look_for_toolchains(sandbox, languages)
     verdicts = VerdictLog(run / VERDICTS, first)
     try:
         yield Verification(settings, Verifier(sandbox), verdicts)
@@ -93,6 +98,23 @@ def find_sandbox(settings: RunSettings) -> Sandbox | None:
             raise InputError(f"--require-verification: {error}") from None
         log.warning("no code is run (verification: unavailable): %s", error)
         return None
+
+
+def look_for_toolchains(sandbox: Sandbox, languages: Iterable[str]) -> None:
+    """See to it that programs of these languages can be run, if programs of theirs are run at all.
+
+    Raises:
+        InputError: naming those that cannot.
+    """
+    from selfinstruct.verify.programs import RUNNABLE
+    from selfinstruct.verify.toolchains import find_toolchain
+
+    missing = [name for name in sorted(RUNNABLE & set(languages)) if find_toolchain(sandbox, name) is None]
+    if missing:
+        raise InputError(
+            f"--require-verification: no toolchain that works in the sandbox for {', '.join(missing)}; install it, or "
+            "leave these languages out (generate: --only-language)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
