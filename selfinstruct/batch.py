@@ -30,7 +30,7 @@ from selfinstruct.calls import TIME_IS_OVER, Limits, Noted, Stopping, estimate_t
 from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
 from selfinstruct.openai_wire import request_body
 from selfinstruct.records import Reply, Request, Usage
-from selfinstruct.rundir import RunDirectory
+from selfinstruct.reply_log import ReplyLog
 from selfinstruct.store import disk_error
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class BatchCalls:
     def __init__(
         self,
         backend: OpenAIBackend,
-        run: RunDirectory,
+        run: ReplyLog,
         limits: Limits,
         price: Prices | None,
         *,

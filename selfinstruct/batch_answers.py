@@ -16,7 +16,7 @@ from selfinstruct.batch_log import Batch, Sent
 from selfinstruct.errors import RequestRefused, SelfInstructError, Transient
 from selfinstruct.openai_wire import read_usage
 from selfinstruct.records import JSON, Reply, Usage
-from selfinstruct.rundir import RunDirectory
+from selfinstruct.reply_log import ReplyLog
 
 
 class Answers:
@@ -30,7 +30,7 @@ class Answers:
     """
 
     def __init__(
-        self, backend: OpenAIBackend, run: RunDirectory, batch: Batch, cost: Callable[[Usage], float | None]
+        self, backend: OpenAIBackend, run: ReplyLog, batch: Batch, cost: Callable[[Usage], float | None]
     ) -> None:
         self._backend, self._run, self._batch, self._cost = backend, run, batch, cost
         self._looked_at: set[str] = set()

@@ -17,7 +17,7 @@ from time import monotonic
 from selfinstruct.errors import BackendError, InputError, RequestRefused, StoppedEarly, Transient
 from selfinstruct.gate import Gate, Start
 from selfinstruct.records import JSON, Reply, Request
-from selfinstruct.rundir import RunDirectory, reply_of
+from selfinstruct.reply_log import ReplyLog, reply_of
 from selfinstruct.seams import Backend
 from selfinstruct.store import DiskFull
 
@@ -80,7 +80,7 @@ class Calls:
     def __init__(
         self,
         backend: Backend,
-        run: RunDirectory,
+        run: ReplyLog,
         limits: Limits,
         price: Callable[[int, int, int], float] | None = None,
     ) -> None:
@@ -312,7 +312,7 @@ class Calls:
         return BackendError(why)
 
 
-def stored_reply(run: RunDirectory, stored: JSON, digest: str) -> Reply:
+def stored_reply(run: ReplyLog, stored: JSON, digest: str) -> Reply:
     """The reply of a line in the replies log, if it answers the request with this digest.
 
     Raises:

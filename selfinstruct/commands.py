@@ -141,7 +141,8 @@ def _summarise(talk: Talk, session: Session, error: SelfInstructError | None) ->
         lines.insert(1, f"verified   {display.counts(session.verified)}")
     if totals.failures:
         lines.insert(
-            len(lines) - 3, f"failed     {sum(totals.failures.values())} calls ({display.counts(totals.failures)})"
+            len(lines) - 3,
+            f"failed     {sum(totals.failures.values())} calls ({display.counts(totals.failures)})",
         )
     if error is None:
         following = (

@@ -17,7 +17,7 @@ from selfinstruct.dataset import dataset_of, run_directory_of
 from selfinstruct.errors import InputError
 from selfinstruct.journal import commit_of
 from selfinstruct.records import JSON, Decision, Row, row_id
-from selfinstruct.rundir import Totals
+from selfinstruct.reply_log import Totals
 from selfinstruct.store import is_locked, read_log
 
 _MEASURED = ("most_similar_instructions", "avg_similarity_score")

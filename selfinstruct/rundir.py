@@ -1,27 +1,24 @@
 """The run directory: the truth of a run as append-only logs, and the dataset that follows from them.
 
-Decides nothing about candidates; `pool.py` does. Everything here happens on the main thread but
-`keep_reply`, `keep_failure` and `note_sent`, which workers call.
+Decides nothing about candidates; `pool.py` does. Everything here happens on the main thread.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic, time
-from typing import Any
 
 from selfinstruct import __version__
 from selfinstruct.dataset import DatasetFile, run_directory_of
-from selfinstruct.errors import InputError, RequestRefused, Transient
+from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit, commit_of
-from selfinstruct.records import JSON, Choice, Reply, Row, Usage, row_id
+from selfinstruct.records import JSON, Row, row_id
+from selfinstruct.reply_log import ReplyLog
 from selfinstruct.settings import RunSettings
 from selfinstruct.store import AppendLog, Lock, disk_error, write_atomically
 
@@ -29,27 +26,7 @@ PUBLISH_SHARE = 0.05  # of the run's time at most goes into copying the dataset
 ADOPTED = 1000  # rows taken over that are noted at once
 
 
-@dataclass(slots=True)
-class Totals:
-    """What the run has cost so far, all its sittings together."""
-
-    lines: int = 0
-    requests: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    usage: Usage = field(default_factory=Usage)
-    cost: float = 0.0
-
-    def add(self, line: JSON) -> None:
-        """Count a line of the replies log."""
-        self.lines += 1
-        self.requests += "text" in line
-        if "text" not in line:
-            self.failures[line.get("failed") or line.get("refused") or "unknown"] += 1
-        self.usage += Usage(**line.get("usage", {}))
-        self.cost += line.get("cost") or 0.0
-
-
-class RunDirectory:
+class RunDirectory(ReplyLog):
     """One run, opened for writing; close it in the end.
 
     Args:
@@ -73,9 +50,6 @@ class RunDirectory:
             raise disk_error(self.path, error) from None
         self._settings = settings
         self._dataset = DatasetFile(settings.output)
-        self._counting = threading.Lock()
-        self.totals = Totals()
-        self.stored: dict[str, JSON] = {}
         self.barren = 0  # decided indices in a row without an accepted task, at the end of the journal
         self._rows: list[Row] = []  # as the logs have it, oldest first
         self._noted = False  # whether this run's target is on the disk
@@ -88,10 +62,8 @@ class RunDirectory:
             self._check_settings(settings.fingerprint() | dict(extra_fingerprint))
             self._journal = AppendLog(self.path / "journal.jsonl")
             opened.callback(self._journal.close)
-            self._replies = AppendLog(self.path / "replies.jsonl")
-            opened.callback(self._replies.close)
-            self._sent = AppendLog(self.path / "sent.jsonl")
-            opened.callback(self._sent.close)
+            super().__init__(self.path)
+            opened.callback(self.close_replies)
             self._opened = opened.pop_all()
 
     @property
@@ -147,27 +119,8 @@ class RunDirectory:
                 following = commit.k + commit.done
                 self.barren = 0 if any(d.accepted for d in commit.decisions) else self.barren + 1
                 yield commit
-        known, *sent = list(self._sent.read()) or [0]
-        answered: Counter[str] = Counter()
-        for number, line in enumerate(self._replies.read()):
-            self.totals.add(line)
-            if number >= known:
-                answered[line["key"]] += 1
-            if "failed" not in line and int(line["key"].partition(".")[0]) >= following:
-                self.stored[line["key"]] = line
-        self._settle(sent, answered)
+        self.read_replies(following)
         yield from self._reconcile()
-
-    def _settle(self, sent: list[JSON], answered: Counter[str]) -> None:
-        """Count requests that were under way when the process was killed as spent: they may be on the bill."""
-        for key, digest, cost in sent:
-            if answered[key]:
-                answered[key] -= 1
-            else:
-                error = Transient("the process was killed while the request was under way", "killed")
-                self.keep_failure(key, digest, error, cost)
-        self._sent.clear()
-        self._sent.append(self.totals.lines)
 
     def _forget(self, identity: str) -> None:
         for number, row in enumerate(self._rows):
@@ -220,53 +173,9 @@ class RunDirectory:
             json.dumps({"rows": self._published, "target": self._settings.num}).encode() + b"\n",
         )
 
-    def keep_reply(self, key: str, digest: str, reply: Reply) -> JSON:
-        """Log what was bought and return the line. Safe from any thread."""
-        first, *others = (
-            {"text": choice.text, "finish_reason": choice.finish_reason} for choice in reply.choices
-        )
-        line: dict[str, Any] = {"key": key, "request": digest, **first}
-        if others:
-            line["others"] = others
-        usage = reply.usage
-        counts = {"prompt": usage.prompt, "completion": usage.completion, "cached": usage.cached}
-        line |= {"usage": counts, "model": reply.model, "seconds": round(reply.seconds, 3)}
-        line |= {"cost": reply.cost, "time": int(time())}
-        return self._log(line)
-
-    def _log(self, line: JSON) -> JSON:
-        with self._counting:
-            self._replies.append(line)
-            self.totals.add(line)
-        return line
-
-    def note_sent(self, key: str, digest: str, cost: float) -> None:
-        """Log that a request goes out, which at worst costs so much: a kill must not make it free."""
-        self._sent.append([key, digest, cost])
-
-    def sync_replies(self) -> None:
-        """Wait until the disk has all replies."""
-        self._replies.sync()
-
-    def keep_failure(self, key: str, digest: str, error: Transient | RequestRefused, cost: float) -> JSON:
-        """Log a call that brought nothing, with what it may have cost, and return the line.
-
-        Safe from any thread.
-        """
-        name = {"failed": error.kind} if isinstance(error, Transient) else {"refused": error.reason}
-        line = {
-            "key": key,
-            "request": digest,
-            **name,
-            "message": str(error),
-            "cost": cost,
-            "time": int(time()),
-        }
-        return self._log(line)
-
     def commit(self, *commits: Commit) -> None:
         """Make decisions durable, then let the dataset follow (at once, or soon when it has grown large)."""
-        self._replies.sync()
+        self.sync_replies()
         self._journal.append(*(commit.line() for commit in commits))
         self._journal.sync()
         for commit in commits:
@@ -302,21 +211,3 @@ def _take(counts: Counter[str], row: Row) -> bool:
         return False
     counts[identity] -= 1
     return True
-
-
-def reply_of(line: JSON) -> Reply:
-    """The reply that a line of the replies log tells of.
-
-    Raises:
-        RequestRefused: the line says that the server would not take the request.
-    """
-    if "refused" in line:
-        raise RequestRefused(line["message"], line["refused"])
-    others = tuple(Choice(**choice) for choice in line.get("others", ()))
-    return Reply(
-        (Choice(line["text"], line["finish_reason"]), *others),
-        Usage(**line["usage"]),
-        line["model"],
-        line["seconds"],
-        line["cost"],
-    )
