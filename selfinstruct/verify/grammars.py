@@ -118,6 +118,16 @@ def has_grammar(language: str) -> bool:
     return language in GRAMMARS and _load(*GRAMMARS[language][0]) is not None
 
 
+def parse_tree(language: str, code: str) -> Node | None:
+    """The root of the tree of a piece of code, by its language's first grammar; None where that is not installed."""
+    grammar = _load(*GRAMMARS[language][0]) if language in GRAMMARS else None
+    if grammar is None:
+        return None
+    from tree_sitter import Parser
+
+    return Parser(grammar).parse(code.encode("utf-8", "replace")).root_node
+
+
 @cache
 def _load(package: str, function: str) -> Language | None:
     try:

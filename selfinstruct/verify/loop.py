@@ -23,7 +23,7 @@ from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import RunSettings
 from selfinstruct.verify.repair import read_repair, repair_request
 from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
-from selfinstruct.verify.selftests import find_subject, read_tests, tests_request
+from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
 from selfinstruct.verify.verdict import TESTS_ARE_BAD, Status, Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VerdictLog
 from selfinstruct.verify.verifier import Verifier, find, find_tested
@@ -250,7 +250,7 @@ class _Case:
             status: Status = "skipped" if subject == "no_function" else "unavailable"
             return Verdict("tests", status, subject, {"language": language})
         if self.tests is None:
-            request = tests_request(self.settings, self.plan, self.number, candidate, subject, language)
+            request = request_tests(self.settings, self.plan, self.number, candidate, subject, language)
             reply = self._ask("tests", request)
             if isinstance(reply, Rejection):
                 return Verdict("tests", "unavailable", reply.reason)

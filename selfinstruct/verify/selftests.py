@@ -59,7 +59,7 @@ def find_subject(language: str | None, text: str) -> Outline | str:
     return found if testable else "no_function"
 
 
-def tests_request(
+def request_tests(
     settings: RunSettings, plan: Plan, number: int, candidate: Candidate, subject: Outline, language: str
 ) -> Request:
     """Ask for assertions about candidate `number` of an index."""
@@ -109,30 +109,27 @@ def names_nothing_known(program: str, said: str) -> str | None:
     return None
 
 
-def _assemble(language: str, text: str, tests: str, begin: str, end: str) -> str:
-    """One program of both. A mark stands in it in two pieces: a program that prints its own text prints no mark."""
-    if language == "python":
-        return f"{text}\n{_say(_PYTHON, begin)}\n{tests}\n{_say(_PYTHON, end)}\n"
-    if language == "javascript":  # the inner block may declare `assert` once more
-        return (
-            f'{text}\n;(async () => {{ const {{ default: assert }} = await import("node:assert/strict");\n'
-            f"{_say(_JAVASCRIPT, begin)}\n{{\n{tests}\n}}\n{_say(_JAVASCRIPT, end)}\n"
-            "})().catch((error) => { console.error(error); process.exitCode = 1; });\n"
-        )
-    if language == "ruby":
-        return f"{text}\n{_say(_RUBY, begin)}\n{tests}\n{_say(_RUBY, end)}\n"
-    if language == "php":
-        return f"{_PHP_END.sub('', text)}\n{_say(_PHP, begin)}\n{tests}\n{_say(_PHP, end)}\n"
-    return f"{text}\n{_say(_LUA, begin)}\n{tests}\n{_say(_LUA, end)}\n"
-
-
-_PYTHON = '__import__("sys").stdout.write("{}" + "{}\\n")'
-_JAVASCRIPT = 'console.log("{}" + "{}");'
-_RUBY = 'STDOUT.puts "{}" + "{}"'
-_PHP = 'echo "{}" . "{}\\n";'
-_LUA = 'io.stdout:write("{}" .. "{}\\n")'
+# What prints a mark, in two pieces: a program that prints its own text shall not print one. And at once: a
+# program that ends without ceremony shall not take it along.
+_SAY = {
+    "python": '__import__("os").write(1, b"{}" + b"{}\\n")',
+    "javascript": 'console.log("{}" + "{}");',
+    "ruby": 'STDOUT.puts "{}" + "{}"; STDOUT.flush',
+    "php": 'echo "{}" . "{}\\n";',
+    "lua": 'io.stdout:write("{}" .. "{}\\n"):flush()',
+}
 _PHP_END = re.compile(r"\?>\s*$")
 
 
-def _say(statement: str, mark: str) -> str:
-    return statement.format(mark[:6], mark[6:])
+def _assemble(language: str, text: str, tests: str, begin: str, end: str) -> str:
+    """One program of answer or stub, tests, and the two marks."""
+    first, last = (_SAY[language].format(mark[:6], mark[6:]) for mark in (begin, end))
+    if language == "javascript":  # the inner block may declare `assert` once more
+        return (
+            f'{text}\n;(async () => {{ const {{ default: assert }} = await import("node:assert/strict");\n'
+            f"{first}\n{{\n{tests}\n}}\n{last}\n"
+            "})().catch((error) => { console.error(error); process.exitCode = 1; });\n"
+        )
+    if language == "php":
+        text = _PHP_END.sub("", text)
+    return f"{text}\n{first}\n{tests}\n{last}\n"

@@ -10,12 +10,12 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from selfinstruct.verify.grammars import parse_tree
+
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser
+    from tree_sitter import Node
 
 _KEPT_DECORATORS = {"property", "staticmethod", "classmethod", "setter", "dataclass", "abstractmethod"}
 _TAG = "<?php\n"
@@ -153,23 +153,6 @@ def without_names(language: str, text: str, names: frozenset[str]) -> str | None
         return _replaced(root, cut).removeprefix(_TAG)
     except RecursionError:
         return None
-
-
-def parse_tree(language: str, text: str) -> Node | None:
-    """The root of the syntax tree of a piece of code, None where the language's grammar is not installed."""
-    parser = _parser(language)
-    return None if parser is None else parser.parse(text.encode("utf-8", "replace")).root_node
-
-
-@cache
-def _parser(language: str) -> Parser | None:
-    try:
-        from tree_sitter import Language, Parser
-
-        module = import_module(f"tree_sitter_{language}")
-    except ImportError:
-        return None
-    return Parser(Language((module.language_php if language == "php" else module.language)()))
 
 
 def _tagged(text: str) -> str:
