@@ -84,6 +84,8 @@ class Derivation(Generic[S]):
         settings: the class; its `job` is the command's name and the beginning of its prompt files' names.
         recipe: `(settings, plan, view, complete) -> candidates`; the input is `plan.source`.
         refuse: the filters that each candidate has to pass.
+        refuse_instruction: those of them that need the instruction alone, for a recipe that asks
+            `view.judge_instruction` before it has the output.
         expected_yield: rows that an input usually brings.
         samples: replies that lead through every step of the recipe, for a dry run.
         novel: whether a candidate must be new by the rule of profile `code`; else only an exact repetition
@@ -95,6 +97,7 @@ class Derivation(Generic[S]):
     settings: type[S]
     recipe: Callable[[S, Plan, PoolView, Complete], list[Candidate]]
     refuse: Filter = accept
+    refuse_instruction: Filter = accept
     expected_yield: float = 1.0
     samples: tuple[str, ...] = ()
     novel: bool = False
@@ -144,7 +147,7 @@ def open_work(settings: RunSettings) -> Work:
     check = make_check(settings)
     rules = Rules(
         job.refuse,
-        job.refuse,
+        job.refuse_instruction,
         without_overlap(settings, check if job.checked else accept),
         judge_ran(settings) if job.checked else None,
         verify=check,

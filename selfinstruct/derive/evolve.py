@@ -1,0 +1,187 @@
+"""The job `evolve`: tasks that grow harder, or turn to something rarer, round by round, each with an answer.
+
+All rounds of a row are one index: a round works on what the last good one came to, and what fails ends only
+its round. So a run is cut and goes on between rows like any other.
+
+Source: WizardLM (Xu et al. 2023) evolves instructions in depth and in breadth and eliminates what failed;
+WizardCoder (Luo et al. 2023) does it for code, with misleading code as a reference. Prompts, operations and
+the rules of elimination are our own.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import Field, field_validator
+from rapidfuzz.distance import Indel
+
+from selfinstruct import filters
+from selfinstruct.derive.tasks import answer, show_task, task_of, task_request
+from selfinstruct.derive.worklist import Derivation, DeriveSettings
+from selfinstruct.recipes import ask, is_cut, seed_of_choice
+from selfinstruct.records import JSON, Candidate, Rejection, row_id
+from selfinstruct.seams import Complete, Plan, PoolView
+from selfinstruct.settings import SHAPING_ALL
+
+DEPTH: Final = ("constraints", "rarer", "reasoning", "complexity", "misleading")
+BREADTH: Final = "breadth"
+OPERATIONS: Final = (*DEPTH, BREADTH)
+UNCHANGED: Final = 0.9  # ROUGE-L above which a task in depth is its parent again
+_STEPS = 3  # requests of a round at most: the task, the comparison, the answer
+_COMPARE_TOKENS = 16
+_EASIER_OR_HARDER = 'root ::= "easier" | "equal" | "harder"'
+_SAID = re.compile(r"\b(easier|equal|harder)(?:ly)?\b", re.IGNORECASE)
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+class EvolveSettings(DeriveSettings):
+    """What `evolve` can be told."""
+
+    job: ClassVar[str] = "evolve"
+    shaping: ClassVar[tuple[str, ...]] = (
+        *SHAPING_ALL, "rounds", "operations", "difficulty", "threshold", "language_cap",
+    )  # fmt: skip
+
+    rounds: int = Field(default=1, ge=1, le=20)
+    operations: tuple[str, ...] = OPERATIONS
+    difficulty: Literal["judge", "length"] = "judge"
+    threshold: float = Field(default=0.7, ge=0, le=1)
+    language_cap: int = Field(default=3, ge=1)
+
+    @field_validator("operations")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(names) - set(OPERATIONS))
+        if unknown or not names:
+            raise ValueError(f"no such operation: {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
+        return tuple(dict.fromkeys(names))
+
+
+def evolve(settings: EvolveSettings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
+    """One candidate for each round; the next round goes on from the last that was not rejected here."""
+    assert plan.source is not None  # noqa: S101 - jobs over given data have one
+    source = plan.source
+    parent = Candidate(source.instruction, source.input, source.output, language=source.language)
+    name, found = source.id, []
+    for turn, operation in enumerate(draw_operations(settings, plan.seed)):
+        notes: dict[str, JSON] = {"operation": operation, "round": turn + 1, "parent": name}
+        known = Candidate(language=parent.language, notes={"evolved": notes}, instance=turn)
+        child = _one_round(settings, plan, view, complete, parent, known)
+        if child.rejection is None:
+            parent, name = child, row_id(child.row)
+        found.append(child)
+    return found
+
+
+def draw_operations(settings: EvolveSettings, seed: int) -> list[str]:
+    """An operation for each round, by the plan's seed: each of them once before one comes again."""
+    rng, drawn = random.Random(f"{seed}:operations"), list[str]()
+    while len(drawn) < settings.rounds:
+        drawn += rng.sample(settings.operations, len(settings.operations))
+    return drawn[: settings.rounds]
+
+
+def _one_round(
+    settings: EvolveSettings,
+    plan: Plan,
+    view: PoolView,
+    complete: Complete,
+    parent: Candidate,
+    known: Candidate,
+) -> Candidate:
+    """The task that a round makes of its parent; nothing more is asked once it is bound to fail."""
+    operation, step = known.notes["evolved"]["operation"], _STEPS * known.instance
+    task = show_task(parent.instruction, parent.input)
+    if operation == BREADTH:
+        prompt = settings.prompt("evolve_breadth", task=task)
+    else:
+        prompt = settings.prompt("evolve_depth", task=task, how=settings.prompt(f"evolve_by_{operation}"))
+    request = task_request(settings, prompt, seed_of_choice(plan, step))
+    child = task_of(complete(request).choices[0], known)
+    if child.rejection is not None:
+        return child
+    if operation != BREADTH and parent.input and not child.input:
+        child = replace(
+            child, input=parent.input
+        )  # it was told to give all of it, and left out what did not change
+    rejection = eliminate(parent, child, settings.threshold if operation == BREADTH else UNCHANGED)
+    if rejection is not None:
+        return replace(child, rejection=rejection)
+    if (refused := view.judge_instruction(child)) is not None:
+        return refused
+    if operation != BREADTH and settings.difficulty == "judge":
+        child = _compared(settings, plan, step + 1, complete, parent, child)
+        if child.rejection is not None:
+            return child
+    return answer(settings, "evolve_answer", child, seed_of_choice(plan, step + 2), complete)
+
+
+def eliminate(parent: Candidate, child: Candidate, threshold: float) -> Rejection | None:
+    """What can be said against an evolved task without asking: it is the same again, or it became shorter.
+
+    Args:
+        parent: the task before.
+        child: the task after; its notes tell the operation.
+        threshold: ROUGE-L over all words and signs above which it counts as the same.
+    """
+    before, after = _words(parent), _words(child)
+    alike = Indel.normalized_similarity(before, after)  # 2 LCS / (a + b), which is ROUGE-L's F
+    if alike > threshold:
+        return Rejection("unchanged", {"score": round(alike, 4)})
+    in_depth = child.notes["evolved"]["operation"] != BREADTH
+    if in_depth and len(after) < len(before):  # every operation in depth adds something
+        return Rejection("easier", {"why": "shorter", "words": [len(before), len(after)]})
+    return None
+
+
+def _words(task: Candidate) -> list[str]:
+    return _WORD.findall(f"{task.instruction}\n{task.input}".lower())
+
+
+def _compared(
+    settings: EvolveSettings, plan: Plan, step: int, complete: Complete, parent: Candidate, child: Candidate
+) -> Candidate:
+    """The child with what the model says of its difficulty; rejected unless it is harder."""
+    before = show_task(parent.instruction, parent.input)
+    after = show_task(child.instruction, child.input)
+    request = ask(
+        settings,
+        "",
+        settings.prompt("evolve_compare", before=before, after=after),
+        "",
+        max_tokens=_COMPARE_TOKENS,
+        temperature=0.0,
+        seed=seed_of_choice(plan, step),
+    )
+    if settings.backend == "local":
+        request = replace(request, extra={**request.extra, "grammar": _EASIER_OR_HARDER})
+    choice = complete(request).choices[0]
+    found = _SAID.search(choice.text)
+    if found is None:
+        reason = "cut_off" if is_cut(choice) else "unreadable"
+        return replace(child, rejection=Rejection(reason, {"part": "comparison", "found": choice.text[:80]}))
+    said = found[1].lower()
+    child = replace(child, notes={"evolved": child.notes["evolved"] | {"difficulty": said}})
+    if said == "harder":
+        return child
+    return replace(
+        child, rejection=Rejection("easier" if said == "easier" else "not_harder", {"why": "judged"})
+    )
+
+
+JOB: Final[Derivation[Any]] = Derivation(
+    EvolveSettings,
+    evolve,
+    refuse=filters.refuse,
+    refuse_instruction=filters.refuse_instruction,
+    expected_yield=0.5,
+    novel=True,
+    samples=(
+        "Write a function that merges overlapping intervals in one pass, and prove that it ends.",
+        "harder",
+        "x",
+    ),
+)

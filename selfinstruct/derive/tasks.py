@@ -1,0 +1,127 @@
+"""What recipes share that have a model write a task from something else: reading it, and asking for its answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Final
+
+from selfinstruct import filters, parsing
+from selfinstruct.derive.revise import fenced
+from selfinstruct.recipes import ask, is_cut
+from selfinstruct.records import Candidate, Choice, Rejection, Request
+from selfinstruct.seams import Complete
+from selfinstruct.settings import RunSettings
+from selfinstruct.verify.fences import split_fences
+from selfinstruct.vocabulary import find_language
+
+ANSWER_TEMPERATURE: Final = 0.3  # an answer shall be right rather than surprising
+# The embedded engine begins with a sentence: small models would rather begin with the code of an answer.
+_SENTENCE_FIRST = 'root ::= [A-Z] [^\\n\\r]{20,600} rest?\nrest ::= "\\n" [^\\x00]*'
+_LEAD = re.compile(
+    r"\A(?:(?:sure|certainly|of course|okay)[!,.]\s{0,3})?here(?:['\u2019]s| is)[^\n.]{0,60}"
+    r"\b(?:task|version|exercise|prompt|problem|one)\b[^\n.]{0,40}:\s*\n\s*",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"\A[\s#*_>\"']{0,9}(?:the |a )?(?:(?:new|rewritten|evolved|harder|created|given)\s)?"
+    r"(?:programming\s)?(?:task|prompt|instruction|problem|exercise)[\s#*_\"']{0,9}:[\s*_]{0,9}",
+    re.IGNORECASE,
+)
+_QUOTES = re.compile(r"\A\"([^\"]*)\"\Z")
+# Words of the prompts: a task that has them speaks of how it was made.
+_LEAK = re.compile(
+    r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
+    r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
+    r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#",
+    re.IGNORECASE,
+)
+# The model speaks of itself or answers: no task begins so.
+_CHATTER = re.compile(
+    r"\A(?:sure|certainly|of course|okay)\b[!,.]|\Ai(?:['\u2019]ll| will)\b"
+    r"|\Ai(?:['\u2019]m| am) (?:ready|sorry|happy|glad|here)\b"
+    r"|\Ahere(?:['\u2019]s| is) (?:a|an|the|your|one) (?:\w+ )?(?:answer|solution|response|implementation)\b",
+    re.IGNORECASE,
+)
+
+
+def show_task(instruction: str, input_: str) -> str:
+    """A task as a prompt shows it."""
+    return f"{instruction}\n\n{fenced(input_, None)}" if input_ else instruction
+
+
+def task_request(settings: RunSettings, prompt: str, seed: int) -> Request:
+    """Asks for the text of a task; `task_of` reads it."""
+    request = ask(
+        settings,
+        "",
+        prompt,
+        "",
+        max_tokens=settings.max_output_tokens or 1024,
+        temperature=settings.temperature or 0.0,
+        seed=seed,
+    )
+    if settings.backend != "local":
+        return request
+    return replace(request, extra={**request.extra, "grammar": _SENTENCE_FIRST})
+
+
+def read_task(text: str) -> tuple[str, str]:
+    """Instruction and input of a task that stands in a reply: what is fenced is the input."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    pieces = split_fences(text)
+    words = "\n\n".join(piece.text.strip() for piece in pieces if not piece.fenced)
+    blocks = "\n\n".join(piece.text.strip("\n") for piece in pieces if piece.fenced)
+    words = _LABEL.sub("", _LEAD.sub("", words, count=1), count=1).strip()
+    if quoted := _QUOTES.match(words):
+        words = quoted[1].strip()
+    return words, parsing.no_input(blocks)
+
+
+def task_of(choice: Choice, known: Candidate) -> Candidate:
+    """The task of a reply, with what is known of it; rejected where it is none.
+
+    Reasons are `cut_off`, `empty_instruction`, `refused` (the model declines), `no_task` (it speaks of itself,
+    or answers) and `prompt_leak` (the text speaks of how it was made).
+    """
+    instruction, input_ = read_task(choice.text)
+    found = replace(known, instruction=instruction, input=input_, output="", raw=choice.text)
+    if is_cut(choice):
+        return replace(found, rejection=Rejection("cut_off", {"part": "instruction"}))
+    if not any(map(str.isalnum, instruction)):
+        return replace(found, rejection=Rejection("empty_instruction", {"found": choice.text[:80]}))
+    if (declined := filters.refusal(Candidate(output=instruction), ())) is not None:
+        return replace(found, rejection=Rejection("refused", declined))
+    if (chatter := _CHATTER.search(instruction)) is not None:
+        return replace(found, rejection=Rejection("no_task", {"found": instruction[chatter.start() :][:80]}))
+    if (leak := _LEAK.search(instruction)) is not None:
+        return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": leak[0]}))
+    return found
+
+
+def answer(settings: RunSettings, prompt: str, task: Candidate, seed: int, complete: Complete) -> Candidate:
+    """The task with the model's answer to it, rejected where that is cut.
+
+    Args:
+        settings: of the run.
+        prompt: name of the prompt file.
+        task: has an instruction and perhaps an input.
+        seed: of the model's sampling.
+        complete: asks.
+    """
+    request = ask(
+        settings,
+        settings.prompt(prompt),
+        show_task(task.instruction, task.input),
+        "",
+        max_tokens=settings.max_output_tokens or 1024,
+        temperature=min(settings.temperature or 0.0, ANSWER_TEMPERATURE),
+        seed=seed,
+    )
+    choice = complete(request).choices[0]
+    output, fenced = parsing.strip_fence(choice.text.strip())
+    language = find_language(fenced or "") or task.language
+    found = replace(task, output=output, raw=choice.text, language=language)
+    if fenced is not None or output != choice.text.strip():
+        found = replace(found, kind=found.kind or "write")  # nothing but code
+    return replace(found, rejection=Rejection("cut_off", {"part": "output"})) if is_cut(choice) else found
