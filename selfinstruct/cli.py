@@ -18,6 +18,7 @@ from selfinstruct.cli_decontaminate import decontaminate
 from selfinstruct.cli_dedup import dedup
 from selfinstruct.cli_export import export
 from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
+from selfinstruct.cli_mix import mix
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.errors import SelfInstructError
 
@@ -36,6 +37,7 @@ app.command()(curate)
 app.command()(decontaminate)
 app.command()(dedup)
 app.command()(export)
+app.command()(mix)
 app.add_typer(seeds_app, name="seeds")
 
 

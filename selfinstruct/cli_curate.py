@@ -98,7 +98,7 @@ def curate(
     if config is not None and tables:
         kinds = ", ".join(table["kind"] for table in tables)
         raise InputError(f"curate: --config and flags for steps ({kinds}) exclude each other; use one")
-    steps = read_pipeline(config) if config is not None else make_steps(tables, Path("flags"))
+    steps = read_pipeline(config) if config is not None else make_steps(tables, "flags", Path())
     if not steps:
         raise InputError("curate: nothing to do; give steps by flags (--exact, say) or with --config")
     _run(inputs, steps, output, skip_bad=skip_bad, as_json=log_format == "json")

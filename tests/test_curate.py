@@ -28,7 +28,7 @@ from selfinstruct.dataset import read_dataset
 from selfinstruct.errors import InputError
 
 Cli = Callable[..., Ended]
-HERE = Path("here.toml")
+HERE = ("here.toml", Path())
 
 
 def example(instruction: str = "", output: str = "", input_: str = "", **more: Any) -> Example:
@@ -37,7 +37,7 @@ def example(instruction: str = "", output: str = "", input_: str = "", **more: A
 
 
 def judged(table: dict[str, Any], *examples: Example) -> list[str | None]:
-    judge = make_judge(make_steps([table], HERE)[0])
+    judge = make_judge(make_steps([table], *HERE)[0])
     assert judge is not None
     return [found.reason if found else None for found in judge(examples)]
 
@@ -131,7 +131,7 @@ def test_exact_copies_name_the_first() -> None:
         example("A", "b", source="two", number=0),
         example("A", " B", source="two", number=1),
     ]
-    judge = make_judge(make_steps([{"kind": "exact-duplicates"}], HERE)[0])
+    judge = make_judge(make_steps([{"kind": "exact-duplicates"}], *HERE)[0])
     assert judge is not None
     found = judge(rows)
     assert [one is None for one in found] == [True, True, False, True]
@@ -142,7 +142,7 @@ def test_exact_copies_name_the_first() -> None:
 
 
 def run(rows: list[Example], tables: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:
-    curate(rows, make_steps(tables, HERE), output)
+    curate(rows, make_steps(tables, *HERE), output)
     return [row_of(found) for found in read_examples(output)]
 
 
@@ -181,7 +181,7 @@ def test_near_duplicates_are_those_of_dedup(tmp_path: Path, keep: Any) -> None:
     source.write_text(json.dumps(rows))
     dedup.dedup(rows, tmp_path / "expected.json", tmp_path / "record.jsonl", keep=keep)
     tables = [{"kind": "near-duplicates", "keep": keep}]
-    curate(read_examples(source), make_steps(tables, HERE), tmp_path / "out.json")
+    curate(read_examples(source), make_steps(tables, *HERE), tmp_path / "out.json")
     assert read_dataset(tmp_path / "out.json") == read_dataset(tmp_path / "expected.json")
     assert len(read_dataset(tmp_path / "out.json")) == 40
 
@@ -268,7 +268,7 @@ def test_every_row_is_kept_or_recoverable(
     tmp_path: Path, rows: list[Example], tables: list[dict[str, Any]], suffix: str
 ) -> None:
     output = tmp_path / f"out{suffix}"
-    report = curate(rows, make_steps(tables, HERE), output)
+    report = curate(rows, make_steps(tables, *HERE), output)
     kept, dropped = list(read_examples(output)), list(read_examples(report.dropped))
     assert report.kept == len(kept)
     assert report.rows == len(rows) == len(kept) + len(dropped)
@@ -293,7 +293,7 @@ def test_every_row_is_kept_or_recoverable(
 def test_an_end_in_the_middle_leaves_the_old_files(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     tables = [{"kind": "top-k", "k": 1}, {"kind": "length", "min": 1}]
-    curate([example("a", "b")], make_steps(tables, HERE), output)
+    curate([example("a", "b")], make_steps(tables, *HERE), output)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def rows() -> Iterator[Example]:
@@ -302,7 +302,7 @@ def test_an_end_in_the_middle_leaves_the_old_files(tmp_path: Path) -> None:
 
     for steps in (tables, tables[1:]):
         with pytest.raises(InputError, match="broken"):
-            curate(rows(), make_steps(steps, HERE), output)
+            curate(rows(), make_steps(steps, *HERE), output)
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

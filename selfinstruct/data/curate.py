@@ -106,13 +106,14 @@ class Pipeline:
         """What stays of the batches, in order."""
         for tally, judge, decide in zip(self.tallies, self._judging, self._deciding, strict=True):
             if judge is not None:
-                batches = _judged(batches, judge, tally, on_drop)
+                batches = judged(batches, judge, tally, on_drop)
             elif decide is not None:
                 batches = _decided(batches, decide, tally, on_drop, self._folder)
         return batches
 
 
-def _judged(batches: Batches, judge: Judge, tally: Tally, on_drop: OnDrop) -> Batches:
+def judged(batches: Batches, judge: Judge, tally: Tally, on_drop: OnDrop) -> Batches:
+    """What one step leaves of a stream."""
     for batch in batches:
         began = process_time()
         verdicts = judge(batch)

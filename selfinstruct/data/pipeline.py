@@ -24,7 +24,7 @@ Part: TypeAlias = Literal["instruction", "input", "output", "system", "prompt", 
 NO_CODE = "none"  # the "language" of a row without code
 
 
-class _Settings(BaseModel):
+class StrictSettings(BaseModel):
     """Settings of which every key is known; names may be written with dashes or underscores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +37,7 @@ class _Settings(BaseModel):
         return given
 
 
-class Length(_Settings):
+class Length(StrictSettings):
     """Keeps what is at least `min` and at most `max` long, both included."""
 
     kind: Literal["length"] = "length"
@@ -58,7 +58,7 @@ class Length(_Settings):
         return self
 
 
-class AnswerTokens(_Settings):
+class AnswerTokens(StrictSettings):
     """Keeps rows whose answers, all turns together, have at least `min` tokens."""
 
     kind: Literal["answer-tokens"] = "answer-tokens"
@@ -66,14 +66,21 @@ class AnswerTokens(_Settings):
     tokenizer: Path
 
 
-class Match(_Settings):
+class Match(StrictSettings):
     """Keeps rows in which one of the `keep` patterns is found (if there are any) and none of the `drop` patterns."""
 
     kind: Literal["match"] = "match"
-    field: Part = "whole"
+    field: str = "whole"  # a part, or "extra." and the name of another field of the row
     keep: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     ignore_case: bool = False
+
+    @field_validator("field")
+    @classmethod
+    def _part(cls, value: str) -> str:
+        if value not in get_args(Part) and not value.startswith("extra."):
+            raise ValueError(f"{value!r} is none of {', '.join(get_args(Part))}, and not extra.NAME")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self) -> Match:
@@ -82,7 +89,7 @@ class Match(_Settings):
         return self
 
 
-class TextLanguage(_Settings):
+class TextLanguage(StrictSettings):
     """Keeps rows whose words are in one of the languages, or of which nobody can be sure.
 
     A text counts as in another language when that is at least `sure` probable.
@@ -103,7 +110,7 @@ class TextLanguage(_Settings):
         return value
 
 
-class CodeLanguage(_Settings):
+class CodeLanguage(StrictSettings):
     """Keeps rows by the programming language of the answer's code; `none` stands for no code."""
 
     kind: Literal["code-language"] = "code-language"
@@ -128,7 +135,7 @@ class CodeLanguage(_Settings):
         return self
 
 
-class ExactDuplicates(_Settings):
+class ExactDuplicates(StrictSettings):
     """Keeps the first of the rows that are the same in `field`."""
 
     kind: Literal["exact-duplicates"] = "exact-duplicates"
@@ -136,7 +143,7 @@ class ExactDuplicates(_Settings):
     normalise: bool = False  # case and white space make no difference
 
 
-class NearDuplicates(_Settings):
+class NearDuplicates(StrictSettings):
     """Keeps one of the tasks that are too alike, by the rules of `selfinstruct dedup`."""
 
     kind: Literal["near-duplicates"] = "near-duplicates"
@@ -146,7 +153,7 @@ class NearDuplicates(_Settings):
     keep: Literal["first", "longest"] = "first"
 
 
-class TopK(_Settings):
+class TopK(StrictSettings):
     """Keeps the `k` rows of the highest score among those with the same prompt."""
 
     kind: Literal["top-k"] = "top-k"
@@ -154,7 +161,7 @@ class TopK(_Settings):
     by: str = "score"  # or another field of the row that holds a number
 
 
-class Clusters(_Settings):
+class Clusters(StrictSettings):
     """Groups rows by meaning and keeps `keep` rows, or a `share` of the rows, of each group.
 
     `nearest` takes those nearest to the centroid; `spread` begins with the row farthest from the centroid and
@@ -199,7 +206,7 @@ def read_pipeline(path: Path) -> tuple[Step, ...]:
     table = read_toml(path)
     if unknown := sorted(set(table) - {"step"}):
         raise InputError(f"{path}: no such key: {', '.join(unknown)}; a pipeline has [[step]] tables only")
-    steps = make_steps(table.get("step", []), path)
+    steps = make_steps(table.get("step", []), path, path.parent)
     if not steps:
         raise InputError(f'{path}: no steps; begin one with [[step]] and kind = "length", say')
     return steps
@@ -219,30 +226,31 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a TOML file: {error}") from None
 
 
-def make_steps(given: Any, path: Path, where: str = "") -> tuple[Step, ...]:
+def make_steps(given: Any, origin: object, folder: Path, where: str = "") -> tuple[Step, ...]:
     """Check the tables of steps.
 
     Args:
         given: what stands under `step`.
-        path: the file; its folder is where relative paths begin.
-        where: what in the file they belong to, for messages ("source x, ").
+        origin: the file they come from, for messages.
+        folder: where relative paths begin.
+        where: what in the file they belong to, for messages ("source 2: ").
 
     Raises:
         InputError: with every problem of the first step that has one.
     """
     if not isinstance(given, list):
-        raise InputError(f"{path}: {where}step: write each step as a table [[step]]")
+        raise InputError(f"{origin}: {where}step: write each step as a table [[step]]")
     steps: list[Step] = []
     for number, table in enumerate(given, 1):
         kind = table.get("kind") if isinstance(table, dict) else None
         if kind not in KINDS:
             given_as = "no kind" if kind is None else f"{kind!r} is no kind of step"
-            raise InputError(f"{path}: {where}step {number}: {given_as}; there are {', '.join(KINDS)}")
+            raise InputError(f"{origin}: {where}step {number}: {given_as}; there are {', '.join(KINDS)}")
         try:
             step = KINDS[kind].model_validate(table)
         except ValidationError as error:
-            raise InputError(f"{path}: {where}step {number} ({kind}): {told(error)}") from None
-        steps.append(_located(step, path.parent))
+            raise InputError(f"{origin}: {where}step {number} ({kind}): {told(error)}") from None
+        steps.append(_located(step, folder))
     return tuple(steps)
 
 

@@ -5,10 +5,11 @@ They work on a stream, some rows at a time, and hold little; what needs all rows
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from selfinstruct.data.parts import (
     count_characters,
@@ -24,6 +25,7 @@ from selfinstruct.data.pipeline import (
     ExactDuplicates,
     Length,
     Match,
+    Part,
     Step,
     TextLanguage,
 )
@@ -91,9 +93,16 @@ def _length(step: Length) -> Judge:
 def _match(step: Match) -> Judge:
     """Patterns run in RE2: its time is linear in the text, so that no pattern can make a run stand still."""
     keep, drop = _compiled(step.keep, step), _compiled(step.drop, step)
+    other = step.field.removeprefix("extra.") if step.field.startswith("extra.") else None
+
+    def text_of(example: Example) -> str:
+        if other is not None:
+            value = example.extra.get(other, "")
+            return value if isinstance(value, str) else json.dumps(value)
+        return "\n".join(texts_of(example, cast("Part", step.field)))
 
     def judge(example: Example) -> Rejection | None:
-        text = "\n".join(texts_of(example, step.field)).encode("utf-8", "replace")
+        text = text_of(example).encode("utf-8", "replace")
         for pattern, words in drop:
             if found := pattern.search(text):
                 piece = found.group()[:80].decode("utf-8", "replace")
