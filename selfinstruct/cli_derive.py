@@ -15,6 +15,28 @@ REVISE: Mapping[str, Flag] = {
         bool | None,
         typer.Option("--with-requirement", help="Give each row what the code was written for, as its input."),
     ],
+    "break_code": Annotated[
+        bool | None,
+        typer.Option(
+            "--break",
+            help="Break correct code first, so that the flaw is known; keep rows whose critique finds it and whose "
+            "revision mends it. (In --config: break-code.)",
+        ),
+    ],
+}
+RESPOND: Mapping[str, Flag] = {
+    "system_messages": Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="System messages with weights, TOML. [default: 16 of our own]"),
+    ],
+    "samples": Annotated[int | None, typer.Option(help="Answers of which the best is kept. [default: 1]")],
+    "pick": Annotated[
+        Literal["tests", "judge", "longest"] | None,
+        typer.Option(
+            help="The best of --samples: the first that passes --verify, the one a judge rates highest, the longest. "
+            "[default: tests]"
+        ),
+    ],
 }
 JUDGE: Mapping[str, Flag] = {
     "rubric": Annotated[
@@ -80,6 +102,12 @@ def revise(**flags: Any) -> None:
     _derive("revise", flags)
 
 
+@takes(DERIVE_FIRST, RESPOND, DERIVE_LAST)
+def respond(**flags: Any) -> None:
+    """Answer the instructions of a dataset anew, under system messages that ask for explanations."""
+    _derive("respond", flags)
+
+
 @takes(DERIVE_FIRST, JUDGE, SAMPLING, LIMITS, COMMAND)
 def judge(**flags: Any) -> None:
     """Have each row rated by a rubric, or two answers to each task compared. The figures go to stdout."""
@@ -106,7 +134,7 @@ def from_code(**flags: Any) -> None:
 
 def add_commands(app: typer.Typer) -> None:
     """Hook the commands of this module into the command line."""
-    for command in (revise, judge, evolve, from_code):
+    for command in (revise, respond, judge, evolve, from_code):
         app.command()(command)
 
 

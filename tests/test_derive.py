@@ -310,3 +310,48 @@ def test_the_example_of_the_page_is_a_whole_job(
     assert len(rows) == 30
     assert rows[0]["output"] == rows[0]["input"][-9:]
     assert "at most 3 words" in json.loads(stub.requests[0].body)["messages"][0]["content"]
+
+
+def test_a_revision_that_does_not_run_is_not_kept(cli: Cli, tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"Print {k}.", "input": "", "output": fenced(f"print({k} + 0)")} for k in range(4)
+    ]
+    source, replies = tmp_path / "in.json", tmp_path / "replies.jsonl"
+    source.write_text(json.dumps(rows))
+    with replies.open("w") as out:
+        for k in range(4):
+            code = f"print({k})" if k % 2 else f"print({k} / 0)"
+            for step, text in enumerate((f"Adds nothing, {k}.", fenced(code), f"It added nothing, {k}.")):
+                out.write(json.dumps({"key": f"{k}.{step}", "text": text}) + "\n")
+    seen = set()
+    for concurrency in (1, 4):
+        output = tmp_path / f"{concurrency}.json"
+        words = ("--verify", "run", "--sandbox", "none", "--concurrency", concurrency)
+        ended = revise(cli, source, replies, output, *words)
+        assert ended.status == 0, ended.err
+        seen.add(output.read_bytes())  # the journal quotes the place where the code ran
+    assert len(seen) == 1
+    assert json.loads(cli("status", output, "--json").out)["reasons"] == {"run_failed": 2}
+    assert len(json.loads(output.read_text())) == 6
+    kept = (output.with_suffix(".run") / "verdicts.jsonl").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in kept].count("failed") == 2
+
+
+def test_the_best_of_several_runs(cli: Cli, tmp_path: Path) -> None:
+    source, replies = tmp_path / "in.json", tmp_path / "replies.jsonl"
+    source.write_text(
+        json.dumps([{"instruction": "Print the quotient in Python.", "input": "", "output": "x"}])
+    )
+    answers = ["print(1 / 0)", "print(1 /", "print(1 / 2)", "print(3)"]
+    replies.write_text(
+        "".join(
+            json.dumps({"key": f"0.{step}", "text": fenced(text)}) + "\n" for step, text in enumerate(answers)
+        )
+    )
+    output = tmp_path / "out.json"
+    words = ("--samples", 4, "--verify", "run", "--sandbox", "none")
+    ended = cli("respond", source, "-o", output, "--backend", "replay", "--model", replies, *words)
+    assert ended.status == 0, ended.err
+    assert json.loads(output.read_text())[0]["output"] == fenced("print(1 / 2)")
+    (line,) = journal(output)
+    assert line["decisions"][0]["evidence"]["picked"] == 2

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator
+import logging
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from selfinstruct.data.reading import SUFFIXES
 from selfinstruct.dataset import stream_dataset
+from selfinstruct.derive.code_files import find_files, language_of, read_code
+from selfinstruct.derive.licences import nearest_licence, stated_licence
 from selfinstruct.errors import InputError
 from selfinstruct.records import Source, row_id
-from selfinstruct.vocabulary import find_language
+from selfinstruct.seed_secrets import find_secrets
 
-DATASETS: Final = {".json", ".jsonl", ".run", ".gz", ".parquet", ".csv"}  # suffixes; the rest is code
 MOST_CODE: Final = 12_000  # characters of a file of code; a longer one leaves no room for the answer
-_NAMES: Final = {"dockerfile": "docker", "makefile": "make"}
-_NO_CODE: Final = {"text", "json", "yaml", "regex"}
+# Files that only the folder of a dataset has.
+_MARKS: Final = {"run.json", "dataset_info.json", "dataset_dict.json", "state.json"}
+log = logging.getLogger(__name__)
 
 
 def read_rows(paths: Iterable[Path]) -> list[Source]:
@@ -40,55 +44,58 @@ def read_rows(paths: Iterable[Path]) -> list[Source]:
 
 
 def read_rows_or_code(paths: Iterable[Path]) -> list[Source]:
-    """Rows where a path is a dataset or a run directory, else its code: of a file, or of a whole folder.
+    """Rows where a path is a dataset (a file or a folder of one), else its code: of a file, or of a whole folder.
+
+    Code that is ignored, vendored, generated, too long, or holds a secret is left out; so are links.
 
     Raises:
-        InputError: a file cannot be read or is no code; says which.
+        InputError: a file cannot be read, or a single one is no code; says which.
     """
     found: list[Source] = []
     for path in paths:
-        if path.suffix in DATASETS:
+        if is_dataset(path):
             found += read_rows([path])
-        elif path.is_dir():
-            found += [source for file in sorted(_files(path)) if (source := read_code(file)) is not None]
-        elif (source := read_code(path)) is not None:
-            found.append(source)
-        else:
+            continue
+        skipped: Counter[str] = Counter()
+        pieces = _read_files(path, skipped)
+        if not pieces and not path.is_dir():
+            why = f" ({next(iter(skipped))})" if skipped else ""
             raise InputError(
-                f"{path}: neither a dataset nor code of at most {MOST_CODE} characters in a language that "
-                "selfinstruct knows"
+                f"{path}: neither a dataset nor a file of code that can be used{why}; it takes at most "
+                f"{MOST_CODE} characters in a language that selfinstruct knows"
             )
+        if skipped["secret"]:
+            log.warning("%d files are left out, for they hold what looks like a secret", skipped["secret"])
+        found += pieces
     return found
 
 
-def read_code(path: Path) -> Source | None:
-    """A file of code; None where its name tells no language, or it is empty, too long or no text.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    language = find_language(path.suffix[1:]) if path.suffix else _NAMES.get(path.name.lower())
-    if language is None or language in _NO_CODE:
-        return None
-    try:
-        data = path.read_bytes() if path.stat().st_size <= 4 * MOST_CODE else b""
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the code: {error.strerror}") from None
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n").strip("\n")
-    except UnicodeDecodeError:
-        return None
-    if not text.strip() or len(text) > MOST_CODE:
-        return None
-    identity = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Source(identity, output=text, origin=str(path), language=language)
+def is_dataset(path: Path) -> bool:
+    """Whether a path is a dataset by its name, or by what stands in the folder."""
+    if path.is_dir() and path.suffix != ".run":
+        names = [each.name for each in path.iterdir()]
+        return any(name in _MARKS or name.endswith((".parquet", ".arrow")) for name in names)
+    return path.suffix == ".run" or Path(path.name.removesuffix(".gz")).suffix.lower() in SUFFIXES
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder; hidden ones and links are left out, so there is no loop and no way out."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "node_modules"]
-        for name in names:
-            path = Path(place, name)
-            if not name.startswith(".") and path.is_file() and not path.is_symlink():
-                yield path
+def _read_files(path: Path, skipped: Counter[str]) -> list[Source]:
+    licences: dict[Path, str] = {}
+    found = []
+    for file in find_files(path, skipped):
+        language, text = language_of(file), read_code(file)
+        if language is None or text is None or len(text) > MOST_CODE:
+            skipped["no code, generated, or too long"] += 1
+        elif find_secrets(text):
+            skipped["secret"] += 1
+        else:
+            text = text.strip("\n")
+            found.append(
+                Source(
+                    hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+                    output=text,
+                    origin=str(file),
+                    licence=stated_licence(text) or nearest_licence(file.resolve().parent, licences),
+                    language=language,
+                )
+            )
+    return found

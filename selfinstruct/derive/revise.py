@@ -7,18 +7,20 @@ together: where there is no revision that differs and verifies, nobody knows whe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 from selfinstruct import filters
+from selfinstruct.derive.flaws import Flaw, break_code, finds_flaw, mends_flaw
 from selfinstruct.derive.inputs import read_rows_or_code
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, open_fence, seed_of_choice, whole
-from selfinstruct.records import Candidate, Choice, Rejection, Request, Seed, Source
+from selfinstruct.records import JSON, Candidate, Choice, Rejection, Request, Seed, Source
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
 from selfinstruct.verify.code import Code, find_code
+from selfinstruct.verify.grammars import parse_tree
 from selfinstruct.vocabulary import LANGUAGES
 
 # A format: the models that read it were trained on these very texts, blanks and all.
@@ -40,9 +42,10 @@ class ReviseSettings(DeriveSettings):
     """What `revise` can be told."""
 
     job: ClassVar[str] = "revise"
-    shaping: ClassVar[tuple[str, ...]] = (*SHAPING_ALL, "with_requirement")
+    shaping: ClassVar[tuple[str, ...]] = (*SHAPING_ALL, "with_requirement", "break_code")
 
     with_requirement: bool = False
+    break_code: bool = False
 
 
 def layout(form: str, **texts: str) -> str:
@@ -50,44 +53,70 @@ def layout(form: str, **texts: str) -> str:
     return _SLOT.sub(lambda slot: texts[slot[1]], form)
 
 
+class _GivenUp(Exception):
+    """There will be no rows, and this is the named reason."""
+
+    def __init__(self, reason: str, part: str, raw: str, evidence: Mapping[str, JSON] | None = None) -> None:
+        super().__init__(reason)
+        self.rejection = Rejection(reason, {"part": part, **(evidence or {})})
+        self.raw = raw[:RAW_LIMIT]
+
+
 def revise(settings: ReviseSettings, plan: Plan, view: PoolView, complete: Complete) -> list[Candidate]:
     """Three candidates, or one that says why there are none."""
     source = plan.source
     assert source is not None  # noqa: S101 - the work list gives it
-    program = _program(source, source.output, source.language)
-    if program is None:
-        return [_given_up(source, "no_code", "original", source.output)]
-    language, original = program.language, program.text
+    try:
+        return _rows(settings, plan, source, view, complete)
+    except _GivenUp as why:
+        return [
+            Candidate(
+                source.instruction,
+                source.input,
+                raw=why.raw,
+                language=source.language,
+                rejection=why.rejection,
+            )
+        ]
+
+
+def _rows(
+    settings: ReviseSettings, plan: Plan, source: Source, view: PoolView, complete: Complete
+) -> list[Candidate]:
+    code = _program(source, source.output, source.language)
+    if code is None:
+        raise _GivenUp("no_code", "original", source.output)
+    language, original = code.language, code.text
+    flaw: Flaw | None = None
+    if settings.break_code:
+        original, flaw = _broken(source, code, plan, view)
     requirement = _requirement(source, language)
     shown = {"requirement": requirement, "original": fenced(original, language)}
 
-    choice = complete(_words(settings, plan, "revise_critique", 0, shown)).choices[0]
-    critique = choice.text.strip()
-    if (rejected := _unusable(source, "critique", choice)) is not None:
-        return [rejected]
+    critique = _text(complete(_words(settings, plan, "revise_critique", 0, shown)).choices[0], "critique")
+    notes: dict[str, JSON] = {}
+    if flaw is not None:
+        notes = {"flaw": flaw.notes(), "found_by": finds_flaw(critique, flaw)}
+        if notes["found_by"] is None:
+            raise _GivenUp("flaw_not_found", "critique", critique, notes)
 
     choice = complete(_code(settings, plan, shown | {"critique": critique}, language)).choices[0]
+    _text(choice, "revision")
     answer = whole(choice.text, open_fence(settings, language))
-    if (rejected := _unusable(source, "revision", choice)) is not None:
-        return [rejected]
-    found = _program(source, answer, language)
-    revised = found.text if found else ""
-    if (rejected := _not_kept(source, original, revised, answer, language, view)) is not None:
-        return [rejected]
+    revised = _revised(source, original, answer, language, view)
+    if flaw is not None and not mends_flaw(revised, original, flaw):
+        raise _GivenUp("flaw_not_mended", "revision", answer, notes)
 
     shown = {"original": shown["original"], "revised": fenced(revised, language)}
-    choice = complete(_words(settings, plan, "revise_summary", 2, shown)).choices[0]
-    if (rejected := _unusable(source, "summary", choice)) is not None:
-        return [rejected]
+    summary = _text(complete(_words(settings, plan, "revise_summary", 2, shown)).choices[0], "summary")
+
     texts = {"ORIGINAL": original, "CRITIQUE": critique, "REVISED": revised}
     given = requirement if settings.with_requirement else ""
     rows = (
-        (CRITIQUE, critique, "review"),
-        (REVISION, revised, "revise"),
-        (SUMMARY, choice.text.strip(), "summarise"),
-    )
+        (CRITIQUE, critique, "review"), (REVISION, revised, "revise"), (SUMMARY, summary, "summarise"),
+    )  # fmt: skip
     return [
-        Candidate(layout(form, **texts), given, output, language=language, kind=kind)
+        Candidate(layout(form, **texts), given, output, language=language, kind=kind, notes=notes)
         for form, output, kind in rows
     ]
 
@@ -97,6 +126,34 @@ def _program(source: Source, answer: str, language: str | None) -> Code | None:
     if not source.instruction and answer is source.output:
         return Code(language, answer, "bare")
     return find_code(source.instruction, source.input, answer, language).program
+
+
+def _broken(source: Source, code: Code, plan: Plan, view: PoolView) -> tuple[str, Flaw]:
+    """The code with a flaw that is known; what verifies is taken for correct."""
+    language = code.language or ""
+    if (found := view.verify(_answer(source, code.text, code.language))) is not None:
+        raise _GivenUp("original_fails", "original", code.text, {"why": found.reason, **found.evidence})
+    broken = break_code(code.text, language, plan.seed, parse_tree)
+    if broken is None:
+        raise _GivenUp("not_breakable", "original", code.text, {"language": language})
+    return broken
+
+
+def _revised(source: Source, original: str, answer: str, language: str | None, view: PoolView) -> str:
+    """The code of a revision that is kept: one that differs and verifies."""
+    found = _program(source, answer, language)
+    if found is None or not found.text.strip():
+        raise _GivenUp("no_code", "revision", answer)
+    if found.text.split() == original.split():
+        raise _GivenUp("unchanged", "revision", answer)
+    if (rejection := view.verify(_answer(source, found.text, language))) is not None:
+        raise _GivenUp(rejection.reason, "revision", answer, rejection.evidence)
+    return found.text
+
+
+def _answer(source: Source, code: str, language: str | None) -> Candidate:
+    """The code as an answer to the source's task, for verification."""
+    return Candidate(source.instruction, source.input, fenced(code, language), language=language)
 
 
 def _requirement(source: Source, language: str | None) -> str:
@@ -137,39 +194,13 @@ def _code(settings: ReviseSettings, plan: Plan, shown: dict[str, str], language:
     )
 
 
-def _unusable(source: Source, part: str, choice: Choice) -> Candidate | None:
-    """The rejection of an answer that was cut off or says nothing."""
+def _text(choice: Choice, part: str) -> str:
+    """The text of an answer that is whole and says something."""
     if is_cut(choice):
-        return _given_up(source, "cut_off", part, choice.text)
-    return None if choice.text.strip() else _given_up(source, "empty_reply", part, choice.text)
-
-
-def _not_kept(
-    source: Source, original: str, revised: str, answer: str, language: str | None, view: PoolView
-) -> Candidate | None:
-    """Why a revision is not kept: it holds no code, is the original again, or does not verify."""
-    if not revised.strip():
-        return _given_up(source, "no_code", "revision", answer)
-    if revised.split() == original.split():
-        return _given_up(source, "unchanged", "revision", answer)
-    found = view.verify(
-        Candidate(source.instruction, source.input, fenced(revised, language), language=language)
-    )
-    if found is None:
-        return None
-    return _given_up(source, found.reason, "revision", answer, found.evidence)
-
-
-def _given_up(
-    source: Source, reason: str, part: str, raw: str, evidence: dict[str, object] | None = None
-) -> Candidate:
-    return Candidate(
-        source.instruction,
-        source.input,
-        raw=raw[:RAW_LIMIT],
-        language=source.language,
-        rejection=Rejection(reason, {"part": part, **(evidence or {})}),
-    )
+        raise _GivenUp("cut_off", part, choice.text)
+    if not choice.text.strip():
+        raise _GivenUp("empty_reply", part, choice.text)
+    return choice.text.strip()
 
 
 def refuse(candidate: Candidate, _: Sequence[Seed]) -> Rejection | None:

@@ -140,7 +140,7 @@ def verified(recipe: Recipe, verification: Verification, *, checked: bool = True
         candidates = recipe(plan, running, complete)
         if checked:
             candidates = [
-                _Case(verification, plan, view, complete, number).settle(candidate)
+                running.case(candidate, number).settle(candidate)
                 for number, candidate in enumerate(candidates)
             ]
         verification.verdicts.forget(plan.k)
@@ -157,7 +157,7 @@ class _RunningView:
     verification: Verification
     plan: Plan
     complete: Complete
-    asked: int = 0
+    cases: dict[str, _Case] = field(default_factory=dict)  # by the output
 
     @property
     def tasks(self) -> Sequence[Candidate]:
@@ -169,9 +169,14 @@ class _RunningView:
     def refuse(self, candidate: Candidate, shots: Sequence[Seed]) -> Rejection | None:
         return self.view.refuse(candidate, shots)
 
+    def case(self, candidate: Candidate, number: int) -> _Case:
+        """The candidate's case: that of `verify` where the recipe asked, so that its tests are not paid twice."""
+        known = self.cases.get(candidate.output)
+        return known or _Case(self.verification, self.plan, self.view, self.complete, number)
+
     def verify(self, candidate: Candidate) -> Rejection | None:
-        case = _Case(self.verification, self.plan, self.view, self.complete, self.asked)
-        self.asked += 1
+        case = self.case(candidate, len(self.cases))
+        self.cases[candidate.output] = case
         return self.view.verify(candidate) or rejection_of(
             case.run(candidate), required=self.verification.settings.require_verification
         )
