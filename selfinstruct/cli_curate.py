@@ -65,6 +65,14 @@ def curate(
         float | None,
         typer.Option("--near", help="Drop rows with a ROUGE-L above this to an earlier one (0.7).", min=0),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|FILE", help="Drop what overlaps with this benchmark; may be repeated."),
+    ] = None,
+    verify: Annotated[
+        Literal["syntax", "run"] | None,
+        typer.Option(help="Drop answers whose code cannot be parsed, or does not end cleanly in a sandbox."),
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(help="Keep so many rows of the same prompt, by their score.", min=1)
     ] = None,
@@ -126,6 +134,8 @@ def _tables(flags: dict[str, Any]) -> list[dict[str, Any]]:
     add("code-language", bool(flags["code_language"]), keep=flags["code_language"])
     add("exact-duplicates", flags["exact"])
     add("near-duplicates", flags["near"] is not None, threshold=flags["near"])
+    add("decontaminate", bool(flags["against"]), against=flags["against"])
+    add("verify", flags["verify"] is not None, level=flags["verify"])
     add("top-k", flags["top_k"] is not None, k=flags["top_k"])
     keep, count = flags["per_cluster"], flags["clusters"]
     chosen = {"choose": flags["choose"], "seed": flags["seed"]}

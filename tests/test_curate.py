@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from selfinstruct.data.steps import make_judge
 from selfinstruct.data.writing import row_of
 from selfinstruct.dataset import read_dataset
 from selfinstruct.errors import InputError
+from selfinstruct.verify.sandbox import SandboxUnavailable
 
 Cli = Callable[..., Ended]
 HERE = ("here.toml", Path())
@@ -139,6 +141,61 @@ def test_exact_copies_name_the_first() -> None:
     assert found[2].evidence == {"source": "one", "row": 3}
     loose = {"kind": "exact-duplicates", "normalise": True}
     assert judged(loose, *rows) == [None, None, "exact_duplicate", "exact_duplicate"]
+
+
+def test_what_overlaps_with_a_benchmark(tmp_path: Path) -> None:
+    bench = tmp_path / "bench.jsonl"
+    text = (
+        "Given a row of brass levers, tell the smallest number of pulls that leaves every second lever down."
+    )
+    solution = (
+        "def pulls(levers):\n    total = 0\n    for up in levers:\n        total += up\n    return total"
+    )
+    bench.write_text(json.dumps({"task_id": "B/1", "prompt": text, "canonical_solution": solution}))
+    chat = Example(
+        (
+            Message("user", text),
+            Message("assistant", "Sure."),
+            Message("user", "Go on"),
+            Message("assistant", "So."),
+        )
+    )
+    rows = [example("Write a poem about levers.", "Levers, levers."), example(text, "no"), chat]
+    judge = make_judge(
+        make_steps([{"kind": "decontaminate", "against": ["bench.jsonl"]}], "p.toml", tmp_path)[0]
+    )
+    assert judge is not None
+    found = judge(rows)
+    assert [one and one.reason for one in found] == [None, "contaminated", "contaminated"]
+    assert found[1] is not None
+    assert found[2] is not None
+    assert "B/1" in json.dumps(found[1].evidence)
+    assert "user 0" in json.dumps(found[2].evidence)
+
+
+def test_code_that_cannot_be_parsed() -> None:
+    rows = [
+        example("Write it in Python.", "```python\ndef f(:\n    return\n```"),
+        example("Write it in Python.", "```python\ndef f():\n    return 1\n```"),
+        example("What is a list?", "A list holds things in order."),
+    ]
+    assert judged({"kind": "verify"}, *rows) == ["syntax_error", None, None]
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+def test_programs_that_do_not_end_cleanly(tmp_path: Path) -> None:
+    rows = [
+        example("Write it in Python.", f"```python\nimport sys\nprint({at})\nsys.exit({at % 2})\n```")
+        for at in range(6)
+    ]
+    rows.append(example("What is a list?", "A list holds things in order."))
+    try:
+        found = judged({"kind": "verify", "level": "run", "jobs": 2}, *rows)
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    assert found == [None, "run_failed"] * 3 + [None]
+    kept = run(rows, [{"kind": "verify", "level": "run"}], tmp_path / "out.jsonl")
+    assert len(kept) == 4
 
 
 def run(rows: list[Example], tables: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:

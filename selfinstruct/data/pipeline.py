@@ -183,12 +183,34 @@ class Clusters(StrictSettings):
         return self
 
 
+class Decontaminate(StrictSettings):
+    """Keeps rows that do not overlap with a benchmark, by the rules of `selfinstruct decontaminate`."""
+
+    kind: Literal["decontaminate"] = "decontaminate"
+    against: tuple[str, ...] = Field(min_length=1)  # humaneval, or FILE, or FILE#field,field
+
+
+class Verify(StrictSettings):
+    """Keeps answers whose code can be parsed (`syntax`), and ends cleanly in a sandbox (`run`).
+
+    What cannot be told here, for want of a toolchain, stays unless it is `required` to be told.
+    """
+
+    kind: Literal["verify"] = "verify"
+    level: Literal["syntax", "run"] = "syntax"
+    sandbox: Literal["auto", "bwrap", "container", "none"] = "auto"
+    jobs: int | None = Field(default=None, ge=1)  # programs at a time; one for each processor
+    required: bool = False
+
+
 Step: TypeAlias = (
     Length
     | AnswerTokens
     | Match
     | TextLanguage
     | CodeLanguage
+    | Verify
+    | Decontaminate
     | ExactDuplicates
     | NearDuplicates
     | TopK
@@ -255,10 +277,15 @@ def make_steps(given: Any, origin: object, folder: Path, where: str = "") -> tup
 
 
 def _located(step: Step, folder: Path) -> Step:
+    """The step with its paths as they are from here."""
+    if isinstance(step, Decontaminate):
+        files = {
+            name: folder / name.rpartition("#")[0] if "#" in name else folder / name for name in step.against
+        }
+        against = [str(folder / name) if files[name].is_file() else name for name in step.against]
+        return step.model_copy(update={"against": tuple(against)})
     tokenizer: Path | None = getattr(step, "tokenizer", None)
-    if tokenizer is None or tokenizer.is_absolute():
-        return step
-    return step.model_copy(update={"tokenizer": folder / tokenizer})
+    return step if tokenizer is None else step.model_copy(update={"tokenizer": folder / tokenizer})
 
 
 def told(error: ValidationError) -> str:

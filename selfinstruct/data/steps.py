@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -22,16 +23,18 @@ from selfinstruct.data.pipeline import (
     NO_CODE,
     AnswerTokens,
     CodeLanguage,
+    Decontaminate,
     ExactDuplicates,
     Length,
     Match,
     Part,
     Step,
     TextLanguage,
+    Verify,
 )
 from selfinstruct.data.rows import Example
 from selfinstruct.errors import InputError
-from selfinstruct.records import Rejection
+from selfinstruct.records import Candidate, Rejection
 from selfinstruct.verify.code import find_code
 
 # For each example why it is dropped; None if it stays.
@@ -60,6 +63,10 @@ def make_judge(step: Step) -> Judge | None:
         return one_by_one(partial(_code_language, step))
     if isinstance(step, ExactDuplicates):
         return one_by_one(_exact(step))
+    if isinstance(step, Decontaminate):
+        return _decontaminate(step)
+    if isinstance(step, Verify):
+        return _verify(step)
     return None
 
 
@@ -181,5 +188,52 @@ def _exact(step: ExactDuplicates) -> Callable[[Example], Rejection | None]:
             return None
         source = list(sources)[first >> 40]
         return Rejection("exact_duplicate", {"source": source, "row": first & ((1 << 40) - 1)})
+
+    return judge
+
+
+def _decontaminate(step: Decontaminate) -> Judge:
+    from selfinstruct.verify.benchmarks import open_index
+
+    index = open_index(step.against)
+
+    def judge(example: Example) -> Rejection | None:
+        # The last question and answer by their own names, earlier turns by their number.
+        last = len(example.messages) - 2
+        names = {"user": "instruction", "assistant": "output"}
+        fields = [
+            (names.get(turn.role, turn.role) if place >= last else f"{turn.role} {place}", turn.content)
+            for place, turn in enumerate(example.messages)
+        ]
+        found = index.find([*fields, ("input", example.input)])
+        return Rejection("contaminated", found.as_json()) if found else None
+
+    return one_by_one(judge)
+
+
+def _verify(step: Verify) -> Judge:
+    """Programs run a few at a time; which of them ends first makes no difference."""
+    from selfinstruct.verify.syntax import check_syntax
+
+    def candidate_of(example: Example) -> Candidate:
+        language = example.extra.get("language")
+        known = language if isinstance(language, str) else None
+        return Candidate(example.instruction, example.input, example.output, language=known)
+
+    if step.level == "syntax":
+        return one_by_one(lambda example: check_syntax(candidate_of(example)))
+    from selfinstruct.verify.sandbox import open_sandbox
+    from selfinstruct.verify.verdict import rejection_of
+    from selfinstruct.verify.verifier import Verifier
+
+    verifier = Verifier(open_sandbox(step.sandbox), step.jobs)
+
+    def verify(example: Example) -> Rejection | None:
+        candidate = candidate_of(example)
+        return check_syntax(candidate) or rejection_of(verifier.run(candidate), required=step.required)
+
+    def judge(examples: Sequence[Example]) -> list[Rejection | None]:
+        with ThreadPoolExecutor(verifier.jobs) as threads:
+            return list(threads.map(verify, examples))
 
     return judge
