@@ -30,6 +30,7 @@ from selfinstruct.errors import InputError
 from selfinstruct.verify.sandbox import SandboxUnavailable
 
 Cli = Callable[..., Ended]
+CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # of no meaning on a busy machine
 HERE = ("here.toml", Path())
 
 
@@ -69,6 +70,7 @@ def test_parts_of_a_row() -> None:
     assert texts_of(document, "prompt") == ()
 
 
+@settings(deadline=None, suppress_health_check=CALM)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=20), st.integers(0, 10), st.integers(0, 15))
 def test_length_bands_include_both_ends(texts: list[str], least: int, more: int) -> None:
     rows = [example("ab", text) for text in texts]
@@ -206,7 +208,7 @@ def run(rows: list[Example], tables: list[dict[str, Any]], output: Path) -> list
 SCORED = st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers(-3, 3)), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=CALM)
 @given(SCORED, st.integers(1, 4))
 def test_top_k_of_each_prompt(tmp_path: Path, pairs: list[tuple[str, int | None]], k: int) -> None:
     rows = [example(prompt, f"answer {at}", score=score) for at, (prompt, score) in enumerate(pairs)]
@@ -319,7 +321,7 @@ TABLES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=CALM)
 @given(ROWS, TABLES, st.sampled_from([".json", ".jsonl"]))
 def test_every_row_is_kept_or_recoverable(
     tmp_path: Path, rows: list[Example], tables: list[dict[str, Any]], suffix: str

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Ended, invented_rows
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfinstruct.data.mix import cut_up, mix
@@ -25,6 +25,7 @@ from selfinstruct.data.reading import read_examples
 from selfinstruct.data.rows import Example, Message
 
 Cli = Callable[..., Ended]
+CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]  # of no meaning on a busy machine
 
 
 def test_the_numbers_of_a_seed_are_the_same_everywhere() -> None:
@@ -49,7 +50,7 @@ WISHES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=CALM)
 @given(WISHES, st.lists(st.integers(0, 80), min_size=4, max_size=4), st.none() | st.integers(1, 100))
 def test_every_share_is_what_was_asked_for(wishes: list[Wish], sizes: list[int], rows: int | None) -> None:
     wishes = [Wish(str(number), *_fields(wish)) for number, wish in enumerate(wishes)]
@@ -99,6 +100,7 @@ def test_as_many_as_the_scarcest_source_allows() -> None:
         share_out([Wish("a", 0.75), Wish("b", 0.25)], [1000, 0], None, 0)
 
 
+@settings(deadline=None, suppress_health_check=CALM)
 @given(st.text(alphabet="ab \n", max_size=200), st.integers(1, 60))
 def test_the_pieces_of_a_document_are_the_document(text: str, most: int) -> None:
     document = Example((Message("text", text),), "", None, {"x": 1}, "f", 3)
