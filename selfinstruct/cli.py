@@ -20,6 +20,7 @@ from selfinstruct.cli_export import export
 from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
 from selfinstruct.cli_mix import mix
 from selfinstruct.cli_seeds import seeds_app
+from selfinstruct.cli_verify import verify
 from selfinstruct.errors import SelfInstructError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.add_typer(models_app, name="models")
 app.command()(converse)
 app.command()(curate)
 app.command()(decontaminate)
+app.command()(verify)
 app.command()(dedup)
 app.command()(export)
 app.command()(mix)

@@ -154,7 +154,7 @@ class Session:
                 f"{self.run.path}: {sum(len(batch.requests) for batch in pending.values())} requests are pending "
                 "in a batch and would be paid twice; go on with --batch (or give them up: move batches.jsonl away)"
             )
-        calls = Calls(backend, self.run, _limits(self.settings, self.began), find_price(self.settings))
+        calls = Calls(backend, self.run, limits_of(self.settings, self.began), find_price(self.settings))
         if self.settings.backend == "openai":
             from selfinstruct.backend_openai import OpenAIBackend
 
@@ -167,7 +167,7 @@ class Session:
         from selfinstruct.batch import BatchCalls
 
         assert isinstance(backend, OpenAIBackend)  # noqa: S101 - the settings see to it
-        limits, price = _limits(self.settings, self.began), find_price(self.settings)
+        limits, price = limits_of(self.settings, self.began), find_price(self.settings)
         return BatchCalls(backend, self.run, limits, price, wait=self.settings.wait, say=say)
 
     def _count(self, commit: Commit | None) -> None:
@@ -181,7 +181,8 @@ class Session:
                 self.rejected[reason] = self.rejected.get(reason, 0) + 1
 
 
-def _limits(settings: RunSettings, began: float) -> Limits:
+def limits_of(settings: RunSettings, began: float) -> Limits:
+    """What a sitting may use that began at this time of the monotonic clock."""
     return Limits(
         concurrency=settings.concurrency or 1,
         rpm=settings.rpm,

@@ -27,7 +27,7 @@ PURE = {
     "filters", "gate", "labels",
     "novelty", "novelty_code", "parsing", "pool", "records", "repetition", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
-    "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations", "derive.flaws",
+    "verify.stubs", "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations", "derive.flaws",
     "verify.lacking", "verify.syscalls",
     "verify.formats", "verify.grammars", "verify.guess", "verify.mentions", "verify.passages",
 }  # fmt: skip

@@ -287,7 +287,7 @@ def test_the_model_sees_what_went_wrong(tmp_path: Path) -> None:
     )
     (candidate,) = recipe(PLAN, Refusing(), script)
     log.close()
-    assert candidate.verdict == Verdict("syntax", "passed")
+    assert candidate.verdict == Verdict("syntax", "passed", evidence={"language": "python"})
     for shown in ("Write f.", "x = 1", "def f(", "line 1: never seen before"):
         assert shown in script.text(0)
 
@@ -310,7 +310,7 @@ def test_a_request_that_is_refused_costs_only_its_own_candidate(tmp_path: Path) 
     bad, good = recipe(PLAN, Refusing(), complete)
     log.close()
     assert bad.verdict == Verdict("syntax", "failed")
-    assert good.verdict == Verdict("syntax", "passed")
+    assert good.verdict == Verdict("syntax", "skipped", "no_code")
 
 
 # --- the log of verdicts ----------------------------------------------------------------------------------

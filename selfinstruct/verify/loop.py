@@ -26,7 +26,7 @@ from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbo
 from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
 from selfinstruct.verify.verdict import TESTS_ARE_BAD, Status, Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VerdictLog
-from selfinstruct.verify.verifier import Verifier, find, find_tested
+from selfinstruct.verify.verifier import Verifier, find, find_tested, parse
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ def runs_code(settings: RunSettings) -> bool:
 
 def verifies_late(settings: RunSettings) -> bool:
     """Whether candidates need more than a look at their syntax when they are decided: then recipes are `verified`."""
-    return runs_code(settings) or (settings.repair > 0 and settings.verify == "syntax")
+    if settings.verify == "syntax":
+        return settings.repair > 0 or settings.require_verification
+    return runs_code(settings)
 
 
 def judge_ran(settings: RunSettings) -> Callable[[Verdict], Rejection | None] | None:
@@ -237,7 +239,7 @@ class _Case:
     def run(self, candidate: Candidate) -> Verdict:
         """The verdict on code that parses."""
         if not runs_code(self.settings):
-            return Verdict("syntax", "passed")
+            return parse(candidate)
         verdict = self._kept(candidate, None, lambda: self.verification.verifier.run(candidate))
         if self.settings.verify == "tests" and verdict.status == "passed":
             return self._test(candidate, verdict)

@@ -74,6 +74,7 @@ _SCRIPTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # Order counts: code that comes first (from the task's input) can be put before a program in these.
 JOINABLE = frozenset({"python", "javascript", "typescript", "bash", "ruby", "perl", "lua", "r", "sql"})
+NO_PROGRAMS = frozenset({"html", "css", "json", "yaml", "regex", "docker", "make", "text"})
 RUNNABLE = frozenset({*_SCRIPTS, "javascript", "typescript", "sql", "c", "cpp", "java", "go", "rust"})
 
 _MODULE = re.compile(r"^[ \t]*(import\s.*['\"]|import\s*\{|export\s)", re.MULTILINE)

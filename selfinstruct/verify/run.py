@@ -13,7 +13,7 @@ import sys
 from selfinstruct.records import JSON
 from selfinstruct.verify.code import Found, find_code
 from selfinstruct.verify.lacking import DIALECT, what_is_lacking
-from selfinstruct.verify.programs import JOINABLE, RUNNABLE, Layout, lay_out
+from selfinstruct.verify.programs import JOINABLE, NO_PROGRAMS, RUNNABLE, Layout, lay_out
 from selfinstruct.verify.sandbox import Result, Sandbox
 from selfinstruct.verify.toolchains import Toolchain, find_toolchain
 from selfinstruct.verify.verdict import Status, Verdict
@@ -36,7 +36,7 @@ _REASONS = {
 }  # fmt: skip
 
 
-def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
+def run_program(found: Found, input_: str, sandbox: Sandbox | None) -> Verdict:
     """Run the program of an answer; it must end by itself, and well.
 
     It can read the task's input as standard input and as the file `input.txt`. Where it fails and the input
@@ -46,12 +46,13 @@ def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
     Args:
         found: what `code.find_code` found.
         input_: the task's input.
-        sandbox: where to run it; several threads may use the same.
+        sandbox: where to run it; several threads may use the same. None where there is none.
 
     Returns:
         `failed` with `compile_error`, `exit_status`, `signal`, `timeout`, `memory`, `processes` or `output`;
-        `unavailable` with `no_toolchain` or the thing that is lacking (`lacking`); `skipped` with `no_program`,
-        `prose` (code in an explanation), `fragment`, `other_dialect` (of SQL) or `not_run` (such a language).
+        `unavailable` with `no_sandbox`, `no_toolchain`, `no_runner` (a language that nobody runs here) or
+        the thing that is lacking (`lacking`); `skipped` with `no_program`, `prose` (code in an explanation),
+        `fragment`, `other_dialect` (of SQL) or `not_run` (what is no program: HTML, YAML, ...).
 
     Raises:
         SandboxUnavailable: the sandbox itself failed.
@@ -61,10 +62,14 @@ def run_program(found: Found, input_: str, sandbox: Sandbox) -> Verdict:
         return Verdict("run", "skipped", "no_program")
     language = program.language or found.language
     evidence: dict[str, JSON] = {"language": language}
-    if language not in RUNNABLE:
+    if language is None or language in NO_PROGRAMS:
         return Verdict("run", "skipped", "not_run", evidence)
     if found.prose or found.fragment:
         return Verdict("run", "skipped", "prose" if found.prose else "fragment", evidence)
+    if language not in RUNNABLE:
+        return Verdict("run", "unavailable", "no_runner", evidence)
+    if sandbox is None:
+        return Verdict("run", "unavailable", "no_sandbox", evidence)
     toolchain = find_toolchain(sandbox, language)
     if toolchain is None:
         return Verdict("run", "unavailable", "no_toolchain", evidence)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from selfinstruct.errors import InputError
@@ -23,17 +23,18 @@ class VerdictLog:
     Args:
         path: the file; made if it is not there.
         first: verdicts on earlier indices are not needed any more.
+        again: statuses of verdicts that are made once more.
 
     Raises:
         InputError: the file cannot be opened, or a line of it is no verdict.
     """
 
-    def __init__(self, path: Path, first: int = 0) -> None:
+    def __init__(self, path: Path, first: int = 0, again: Collection[str] = ()) -> None:
         self._log = AppendLog(path)
         self._known: dict[int, dict[str, Verdict]] = {}
         try:
             for line in self._log.read():
-                if line["k"] >= first:
+                if line["k"] >= first and line["status"] not in again:
                     verdict = Verdict(line["level"], line["status"], line["reason"], line["evidence"])
                     self._known.setdefault(line["k"], {})[line["of"]] = verdict
         except (KeyError, TypeError):

@@ -11,6 +11,8 @@ import threading
 
 from selfinstruct.records import JSON, Candidate
 from selfinstruct.verify.code import Code, Found, find_code
+from selfinstruct.verify.formats import FORMATS
+from selfinstruct.verify.grammars import has_grammar
 from selfinstruct.verify.run import run_code, run_program
 from selfinstruct.verify.sandbox import Sandbox
 from selfinstruct.verify.selftests import Trial, make_trials, names_nothing_known
@@ -35,14 +37,8 @@ class Verifier:
 
     def run(self, candidate: Candidate) -> Verdict:
         """Whether the candidate's program ends cleanly (level `run`)."""
-        found = find(candidate)
-        if self._sandbox is None:
-            nothing = found.program is None or found.fragment
-            return Verdict(
-                "run", "skipped" if nothing else "unavailable", "nothing_to_run" if nothing else "no_sandbox"
-            )
         with self._turns:
-            return run_program(found, candidate.input, self._sandbox)
+            return run_program(find(candidate), candidate.input, self._sandbox)
 
     def test(self, language: str, subject: Outline, tests: str, input_: str) -> Verdict:
         """Whether a program passes tests that its stub does not pass (level `tests`)."""
@@ -77,6 +73,16 @@ class Verifier:
         if verdict.status in {"unavailable", "skipped"}:
             return "unavailable", verdict.reason, said
         return ("failed" if trial.begin in out else "not_begun"), verdict.reason or "ended_early", said
+
+
+def parse(candidate: Candidate) -> Verdict:
+    """The verdict on an answer whose code has no syntax error (level `syntax`): whether there was a parser for it."""
+    languages = [block.language for block in find(candidate).blocks if block.language not in {None, "text"}]
+    if not languages:
+        return Verdict("syntax", "skipped", "no_code")
+    unknown = [name for name in languages if name not in FORMATS and not has_grammar(name)]
+    evidence: dict[str, JSON] = {"language": (unknown or languages)[0]}
+    return Verdict("syntax", "unavailable" if unknown else "passed", "no_parser" if unknown else "", evidence)
 
 
 def find(candidate: Candidate) -> Found:
