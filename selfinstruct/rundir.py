@@ -199,6 +199,13 @@ class RunDirectory(ReplyLog):
         now = monotonic()
         self._publish_after = now + (now - began) / PUBLISH_SHARE
 
+    def finish(self) -> None:
+        """All is decided: there is a dataset now, be it an empty one."""
+        self.publish()
+        if not self._rows and not self._dataset.path.exists():
+            self._dataset.create()
+            self._note_published()
+
     def close(self) -> None:
         """Release files and lock."""
         self._opened.close()

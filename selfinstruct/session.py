@@ -139,6 +139,7 @@ class Session:
             for commit in run_loop(job, self.start):
                 self._count(commit)
                 yield commit
+            self.run.finish()
         finally:
             if in_batches is not None:
                 in_batches.close()
