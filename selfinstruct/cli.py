@@ -21,6 +21,7 @@ from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Fla
 from selfinstruct.cli_mix import mix
 from selfinstruct.cli_seeds import seeds_app
 from selfinstruct.cli_verify import verify
+from selfinstruct.cli_tokenize import tokenize
 from selfinstruct.errors import SelfInstructError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ app.command()(verify)
 app.command()(dedup)
 app.command()(export)
 app.command()(mix)
+app.command()(tokenize)
 app.add_typer(seeds_app, name="seeds")
 
 

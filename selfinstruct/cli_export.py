@@ -1,4 +1,4 @@
-"""The commands `selfinstruct export` and `tokenize`: parse, call one function, print. No logic of their own."""
+"""The command `selfinstruct export`: parses, calls one function, prints. No logic of its own."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def export(
     made = find_template(template) if template else None
     plan = Plan(source, output, chosen, made, control, form, split, extra)
     check_plan(plan)
-    with _bad_rows(output, skip_bad) as bad, _bar() as progress:
+    with open_bad_rows(output, skip_bad) as bad, open_bar() as progress:
         if chosen == "hf":
             from selfinstruct.data.folder import write_folder
 
@@ -103,7 +103,8 @@ def export(
 
 
 @contextmanager
-def _bad_rows(output: Path, wanted: bool) -> Iterator[BadRows | None]:
+def open_bad_rows(output: Path, wanted: bool) -> Iterator[BadRows | None]:
+    """What `--skip-bad` asks for."""
     from selfinstruct.data.reading import BadRows, bad_rows_of
 
     if not wanted:
@@ -117,7 +118,8 @@ def _bad_rows(output: Path, wanted: bool) -> Iterator[BadRows | None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int], None]]:
+def open_bar() -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, to be told the number of rows."""
     from tqdm import tqdm
 
     with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 from selfinstruct import __version__
 from selfinstruct.data.export import Counts, Plan
-from selfinstruct.data.reading import files_of
+from selfinstruct.data.reading import digest_of, files_of
 from selfinstruct.dataset import run_directory_of
 from selfinstruct.display import printable
-from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
 from selfinstruct.report import Report, read_report
 from selfinstruct.weights import catalogue
@@ -62,18 +60,7 @@ def find_origin(plan: Plan) -> Origin:
     paths = files_of(plan.source, plan.split)
     folder = run_directory_of(paths[0])
     report = read_report(folder) if (folder / "run.json").is_file() else None
-    return Origin({path.name: _digest(path) for path in paths}, report, _steps(folder))
-
-
-def _digest(path: Path) -> str:
-    found = sha256()
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                found.update(piece)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the dataset: {error.strerror}") from None
-    return found.hexdigest()
+    return Origin({path.name: digest_of(path) for path in paths}, report, _steps(folder))
 
 
 def _steps(folder: Path) -> list[dict[str, JSON]]:

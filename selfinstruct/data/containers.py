@@ -6,8 +6,9 @@ A file takes its place when it is whole, never before. What the rows are is the 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,6 +104,27 @@ def write_shards(folder: Path, rows: Rows, columns: Sequence[str], split: str = 
         return [file.rename(name) for file, name in zip(files, named, strict=True)]
     except OSError as error:
         raise disk_error(folder, error) from None
+
+
+@contextmanager
+def draft_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder to fill, which takes the place of `output` (absent or empty) when all went well.
+
+    Raises:
+        InputError, StoppedEarly: the disk does not take it; nothing is left behind.
+    """
+    draft = part_of(output)
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        with suppress(FileNotFoundError):
+            output.rmdir()  # an empty one
+        draft.rename(output)
+    except OSError as error:
+        raise disk_error(output, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _fill_parquet(file: BinaryIO, groups: Iterable[list[dict[str, JSON]]], columns: Sequence[str]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from contextlib import suppress
 
 from selfinstruct.data.card import find_origin, write_card
-from selfinstruct.data.containers import write_shards
+from selfinstruct.data.containers import draft_folder, write_shards
 from selfinstruct.data.export import Counts, Plan, Progress, check_plan, columns_of, records
 from selfinstruct.data.reading import BadRows
-from selfinstruct.store import disk_error
 
 
 def write_folder(plan: Plan, bad: BadRows | None, progress: Progress, licence: str | None = None) -> Counts:
@@ -29,19 +26,10 @@ def write_folder(plan: Plan, bad: BadRows | None, progress: Progress, licence: s
     check_plan(plan)
     origin = find_origin(plan)
     counts = Counts()
-    draft = plan.output.with_name(f".{plan.output.name}.part")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        (draft / "data").mkdir(parents=True)
-        write_shards(draft / "data", records(plan, counts, bad, progress), columns_of(plan))
-        (draft / "README.md").write_text(write_card(plan, counts, origin, licence), encoding="utf-8")
+    with draft_folder(plan.output) as folder:
+        (folder / "data").mkdir()
+        write_shards(folder / "data", records(plan, counts, bad, progress), columns_of(plan))
+        (folder / "README.md").write_text(write_card(plan, counts, origin, licence), encoding="utf-8")
         told = json.dumps(origin.as_json() | {"rows": counts.rows}, indent=2) + "\n"
-        (draft / "provenance.json").write_text(told, encoding="utf-8")
-        with suppress(FileNotFoundError):
-            plan.output.rmdir()  # an empty one
-        draft.rename(plan.output)
-    except OSError as error:
-        raise disk_error(plan.output, error) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        (folder / "provenance.json").write_text(told, encoding="utf-8")
     return counts

@@ -9,7 +9,7 @@ from typing import cast
 
 from selfinstruct.errors import BackendError, InputError
 
-_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
+_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 
 
 def check_repository(name: str) -> None:

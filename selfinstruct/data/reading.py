@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
@@ -28,7 +29,14 @@ from selfinstruct.store import disk_error
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 _RUN_FILES = ("run.json", "journal.jsonl")
-_NO_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "provenance.json"}
+_NO_DATA = {
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "provenance.json",
+    "tokens.json",
+}
 _SPLIT = re.compile(
     r"(?:^|[-_./])(train|validation|valid|val|dev|test|eval)(?:ing)?(?=[-_./]|$)", re.IGNORECASE
 )
@@ -303,6 +311,22 @@ def files_of(path: Path, split: str | None = None) -> list[Path]:
             f"{path}: has no split {wanted!r}; name one of {', '.join(sorted(splits))} with --split"
         )
     return splits[wanted]
+
+
+def digest_of(file: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    found = sha256()
+    try:
+        with file.open("rb") as opened:
+            while piece := opened.read(1 << 20):
+                found.update(piece)
+    except OSError as error:
+        raise InputError(f"{file}: cannot read the dataset: {error.strerror}") from None
+    return found.hexdigest()
 
 
 def _saved_splits(folder: Path) -> dict[str, list[Path]]:
