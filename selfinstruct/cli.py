@@ -20,8 +20,8 @@ from selfinstruct.cli_export import export
 from selfinstruct.cli_flags import COMMAND, LIMITS, MODEL, SAMPLING, VERIFY, Flag, takes
 from selfinstruct.cli_mix import mix
 from selfinstruct.cli_seeds import seeds_app
-from selfinstruct.cli_verify import verify
 from selfinstruct.cli_tokenize import tokenize
+from selfinstruct.cli_verify import verify
 from selfinstruct.errors import SelfInstructError
 
 app = typer.Typer(
