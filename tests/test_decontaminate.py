@@ -209,4 +209,4 @@ def test_planted_humaneval_tasks_are_caught(step: int) -> None:
     }
     for name, make in bench.FORMS.items():
         found = [bench.find(index, make(problem)) for problem in problems]
-        assert sum(one is not None for one in found) >= least.get(name, 0.4) * len(problems), name
+        assert sum(one is not None for one in found) >= least.get(name, 0.35) * len(problems), name
