@@ -271,3 +271,33 @@ def test_the_code_rule_reads_anything_and_knows_what_it_has_seen(
 )
 def test_words(text: str, words: list[str], languages: tuple[str, ...]) -> None:
     assert split_words(text) == (words, languages)
+
+
+@given(
+    st.sampled_from(["code", "alpaca"]),
+    st.lists(
+        st.tuples(
+            INSTRUCTIONS, st.sampled_from(["", "x = 1"]), st.sampled_from(["python", "sql", "c", None])
+        ),
+        max_size=12,
+    ),
+    st.tuples(INSTRUCTIONS, st.sampled_from(["", "x = 1"]), st.sampled_from(["python", "sql", "c", None])),
+    st.sampled_from([0.3, 0.7, 0.9]),
+)
+def test_a_duplicate_of_an_earlier_pool_is_one_of_every_later_pool(
+    profile: str,
+    tasks: list[tuple[str, str, str | None]],
+    new: tuple[str, str, str | None],
+    threshold: float,
+) -> None:
+    """Verification relies on it: what is new when its turn comes was new in every view before, and so was run."""
+    rule = make(profile, threshold, 2)
+    output = "def f(xs):\n    return sorted(set(xs), key=lambda x: (-x, str(x)))[:10]"
+    for number, (instruction, input_, language) in enumerate(tasks):
+        rule.add(instruction, input_, output if number % 3 else "", language)
+    found = [
+        rule.duplicate_of(new[0], new[1], output, new[2], limit) is not None
+        for limit in range(len(tasks) + 1)
+    ]
+    assert found == sorted(found)
+    assert found[-1] == (rule.duplicate_of(new[0], new[1], output, new[2]) is not None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -247,6 +249,39 @@ def test_a_failed_answer_is_rewritten_as_often_as_allowed(cli: Cli, tmp_path: Pa
     again = tmp_path / "again.json"  # the run's own replies hold all that was asked
     assert cli(*words(output.with_suffix(".run"), again, 9, "--verify", "run", "--repair", 2)).status == 3
     assert again.read_bytes() == output.read_bytes()
+
+
+@needs_sandbox
+def test_logs_cut_anywhere_lead_to_the_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    """Tests and repair are requests like any other: what is there is used, what is not is asked again."""
+    answers = [DOUBLE, "def double(n):\n    return n", "print(missing)", DOUBLE]
+    usage = {"prompt": 50, "completion": 10}
+    tests = python("assert double(2) == 4\nassert double(1) == 2")
+    more: list[dict[str, object]] = [
+        {"key": "0.1", "text": tests, "usage": usage},
+        {"key": "1.1", "text": tests, "usage": usage},
+        {"key": "1.2", "text": python(DOUBLE.replace("2 * n", "n + n")), "usage": usage},
+        {"key": "2.1", "text": python("print('mended')"), "usage": usage},
+        {"key": "3.1", "text": tests, "usage": usage},
+    ]
+    file = write_replies(tmp_path / "in.jsonl", [[python(answer)] for answer in answers], *more)
+    flags = ("--verify", "tests", "--repair", 2, "--threshold", 1, "--concurrency", 2)
+    calm, cut = tmp_path / "calm.json", tmp_path / "cut.json"
+    assert cli(*words(file, calm, 9, *flags)).status == 3
+    told = [decision.get("reason") or decision["evidence"]["verification"] for decision in journal(calm)]
+    assert told == ["passed", "passed", "skipped", "passed"]
+    rng = random.Random(5)
+    for _ in range(3):
+        shutil.rmtree(cut.with_suffix(".run"), ignore_errors=True)
+        shutil.copytree(calm.with_suffix(".run"), cut.with_suffix(".run"))
+        cut.unlink(missing_ok=True)
+        (cut.with_suffix(".run") / "published.json").unlink()
+        for name in ("journal.jsonl", "verdicts.jsonl", "replies.jsonl"):
+            log = cut.with_suffix(".run") / name
+            data = log.read_bytes()
+            log.write_bytes(data[: rng.randrange(len(data) // (2 if name == "journal.jsonl" else 1))])
+        assert cli(*words(file, cut, 9, *flags)).status == 3
+        assert both(cut) == both(calm)
 
 
 def test_syntax_errors_are_repaired_without_a_sandbox(
