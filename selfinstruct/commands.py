@@ -30,6 +30,7 @@ from selfinstruct.records import Candidate, Choice, Reply, Request, row_id
 from selfinstruct.session import Session, Work, open_backend, open_session, open_work
 from selfinstruct.settings import RunSettings, Settings, make_run_settings
 from selfinstruct.talk import Talk, facts, warnings_told
+from selfinstruct.verify.loop import verify_prompts
 
 
 def generate(flags: dict[str, Any], config: Path | None, *, dry_run: bool) -> None:
@@ -222,6 +223,8 @@ def show_plan(settings: RunSettings) -> None:
         name = f"prompt of step {step}, after a made-up reply" if step else "the first prompt"
         out += ["", f"--- {name} ({settings.endpoint}) ---"]
         out += [f"[{role}]\n{content}" for role, content in request.messages] or [request.prompt or ""]
+    for name in verify_prompts(settings):
+        out += ["", f"--- {name}: what comes before the task ---", settings.prompt(name)]
     indices = math.inf if settings.num is None else settings.num / work.expected_yield
     indices = min(indices, math.inf if work.indices is None else work.indices)
     out += ["--- estimate ---"]

@@ -195,6 +195,10 @@ def estimate(
         f"{round(calls * completion)} written"
     )
     yield f"at worst {round(calls * most_prompt)} tokens read and {round(calls * most_completion)} written by these"
+    if settings.verify == "tests":
+        yield "not in these: a request for tests, of at most 400 tokens written, for each candidate that runs"
+    if settings.repair:
+        yield f"not in these: up to {settings.repair} requests for each candidate that fails its verification"
     if settings.backend != "openai":
         yield "cost: none"
     elif price is None:

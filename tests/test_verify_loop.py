@@ -284,6 +284,16 @@ def test_logs_cut_anywhere_lead_to_the_same_bytes(cli: Cli, tmp_path: Path) -> N
         assert both(cut) == both(calm)
 
 
+def test_a_dry_run_shows_what_verifying_asks(cli: Cli, tmp_path: Path) -> None:
+    start = ("generate", "--backend", "openai", "--model", "m", "--dry-run", "-o", tmp_path / "x.json")
+    told = cli(*start, "--verify", "tests", "--repair", 2).out
+    assert "You write tests for the answer" in told
+    assert "You correct answers" in told
+    assert "a request for tests" in told
+    assert "up to 2 requests" in told
+    assert "verify_" not in cli(*start).out
+
+
 def test_syntax_errors_are_repaired_without_a_sandbox(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,8 +55,14 @@ def judge_ran(settings: RunSettings) -> Callable[[Verdict], Rejection | None] | 
 
 def prompts_of(settings: RunSettings) -> dict[str, str]:
     """A hash of the prompts that verifying uses, where it asks the model, for the fingerprint."""
-    asks = settings.verify == "tests" or settings.repair
-    return {"verification": settings.prompts_digest("verify_")} if asks else {}
+    names = verify_prompts(settings)
+    return {"verification": settings.prompts_digest(*names)} if names else {}
+
+
+def verify_prompts(settings: RunSettings) -> list[str]:
+    """The names of the prompts that verifying uses."""
+    names = ["verify_tests"] if settings.verify == "tests" else []
+    return [*names, "verify_repair"] if settings.repair else names
 
 
 @contextmanager
