@@ -163,6 +163,14 @@ def test_without_a_sandbox_verification_is_unavailable(
     assert ended.err.startswith("selfinstruct: --require-verification: ")
 
 
+def test_no_sandbox_at_all_is_only_taken_by_name_and_warned_of(cli: Cli, tmp_path: Path) -> None:
+    file = write_replies(tmp_path / "in.jsonl", [[python("print(1)")]])
+    ended = cli(*words(file, tmp_path / "x.json", 1, "--verify", "run", "--sandbox", "none"))
+    assert ended.status == 0, ended.err
+    assert "--sandbox none: what a model wrote runs as you" in ended.err
+    assert journal(tmp_path / "x.json")[0]["evidence"] == {"verification": "passed"}
+
+
 # --- self-tests -----------------------------------------------------------------------------------------
 
 DOUBLE = "def double(n):\n    return 2 * n"
@@ -249,6 +257,20 @@ def test_a_failed_answer_is_rewritten_as_often_as_allowed(cli: Cli, tmp_path: Pa
     again = tmp_path / "again.json"  # the run's own replies hold all that was asked
     assert cli(*words(output.with_suffix(".run"), again, 9, "--verify", "run", "--repair", 2)).status == 3
     assert again.read_bytes() == output.read_bytes()
+
+
+@needs_sandbox
+def test_an_answer_without_code_is_no_repair(cli: Cli, tmp_path: Path) -> None:
+    more: list[dict[str, object]] = [
+        {"key": "0.1", "text": "The name is missing, so the program cannot work as it stands here."},
+        {"key": "0.2", "text": python("fun main() {}").replace("python", "kotlin")},
+    ]
+    file = write_replies(tmp_path / "in.jsonl", [[python("print(missing)")]], *more)
+    assert cli(*words(file, tmp_path / "x.json", 1, "--verify", "run", "--repair", 2)).status == 3
+    (only,) = journal(tmp_path / "x.json")
+    assert only["reason"] == "run_failed"
+    assert only["evidence"]["repair"]["tries"] == 2
+    assert "missing" in only["output"]
 
 
 @needs_sandbox

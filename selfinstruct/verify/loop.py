@@ -3,9 +3,9 @@
 Running code takes long, so it happens where recipes run, on a worker; the pool only uses the verdict when the
 candidate's turn has come. Code of a candidate that the filters or an earlier task rule out already is not run.
 
-Verdicts are kept, so a run that is resumed, or begun anew with the same verdicts, decides the same. What may
-differ between two runs that share replies alone is a program that ends by a limit of time in one of them and
-just before it in the other.
+Verdicts are kept, so a run that is resumed, or begun anew with the same verdicts, decides the same. Two runs that
+share replies alone may differ in what the programs do by themselves: one that ends just before its limit of time or
+is ended by it, one that asks for the date or draws lots.
 """
 
 from __future__ import annotations
@@ -99,6 +99,11 @@ def find_sandbox(settings: RunSettings) -> Sandbox | None:
     Raises:
         InputError: there is none, and `--require-verification` asks for one.
     """
+    if settings.sandbox == "none":
+        log.warning(
+            "--sandbox none: what a model wrote runs as you, with your files and your network; use it only where "
+            "the machine itself is a sandbox"
+        )
     try:
         return open_sandbox(settings.sandbox)
     except SandboxUnavailable as error:
@@ -217,9 +222,13 @@ class _Case:
             tries += 1
             better = self._rewrite(failing, tries)
             verdict = self._judge(better) if better else None
-            if better and verdict:
+            if better is None or verdict is None:
+                continue
+            if _is_mended(settled, verdict):
+                settled = replace(better, verdict=verdict)
+                break
+            if verdict.status == "failed":  # the next try is shown the newest error
                 failing = replace(better, verdict=verdict)
-                settled = settled if verdict.status == "failed" else failing
         return replace(settled, notes=settled.notes | self._notes(settled, tries))
 
     def _notes(self, settled: Candidate, tries: int) -> dict[str, JSON]:
@@ -294,6 +303,17 @@ class _Case:
         spent = reply.usage.prompt + reply.usage.completion
         self.tokens[purpose] = self.tokens.get(purpose, 0) + spent
         return reply
+
+
+def _is_mended(candidate: Candidate, verdict: Verdict) -> bool:
+    """Whether a new answer with this verdict may take the candidate's place.
+
+    It has to pass. An answer without code fails at nothing, and is no repair of one with code; but what ran where
+    the old one did not may well have no function to test.
+    """
+    failed = candidate.verdict
+    ran = verdict.level == "tests" and verdict.status != "failed"
+    return verdict.status == "passed" or (ran and failed is not None and failed.level != "tests")
 
 
 def _repairable(candidate: Candidate) -> bool:
