@@ -22,7 +22,7 @@ from stub_batch import StubBatchServer
 from stub_server import Asked, StubServer
 
 import selfinstruct
-from selfinstruct import batch, commands, prompt_files
+from selfinstruct import batch, commands, prompt_files, weights
 from selfinstruct.novelty import ExactNovelty
 from selfinstruct.prompt_files import prompt_text
 from selfinstruct.records import Candidate, row_id
@@ -434,3 +434,35 @@ def test_placeholders_are_filled_once(text: str, values: dict[str, str]) -> None
     for name, value in values.items():
         naive = naive.replace(f"\x00{name}\x01", value)
     assert filled == naive
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("job", [("respond", "--samples", 2, "--pick", "longest"), ("revise", "--break")])
+def test_the_real_small_model_works_through_rows(cli: Cli, tmp_path: Path, job: tuple[object, ...]) -> None:
+    """What it says is mostly wrong; here it only has to come to decisions, and to the same ones again."""
+    weights.pull("smollm2-135m")
+    source = tmp_path / "in.json"
+    code = "def larger(a, b):\n    if a < b:\n        return b\n    return a"
+    source.write_text(
+        json.dumps(
+            [
+                {
+                    "instruction": "Write a Python function that gives the larger of two numbers.",
+                    "input": "",
+                    "output": fenced(code),
+                }
+            ]
+        )
+    )
+    output, again = tmp_path / "out.json", tmp_path / "again.json"
+    words = (job[0], source, *job[1:], "--max-output-tokens", 150)
+    ended = cli(*words, "--model", "smollm2-135m", "--concurrency", 1, "-o", output)
+    assert ended.status == 0, ended.err
+    (line,) = journal(output)
+    assert line["decisions"]
+    if job[0] == "revise":
+        assert "flaw" in line["decisions"][0]["evidence"] or line["decisions"][0]["reason"] == "cut_off"
+    bought = output.with_suffix(".run") / "replies.jsonl"
+    replayed = ("--backend", "replay", "--model", bought, "--endpoint", "completions", "-o", again)
+    assert cli(*words, *replayed).status == 0
+    assert json.loads(again.read_text()) == json.loads(output.read_text())

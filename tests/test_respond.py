@@ -130,6 +130,9 @@ def test_the_answer_a_judge_rates_highest_is_picked() -> None:
     script = Script("first", "second", "third", rating.format(2), rating.format(5), "no number at all")
     found = run(script, samples=3, pick="judge")
     assert (found.output, found.notes["picked"], found.notes["usable"]) == ("second", 1, 3)
+    none = run(Script("first", ("sec", "length"), "well"), samples=2, pick="judge")
+    assert none.rejection is not None
+    assert (none.output, none.rejection.reason) == ("first", "unreadable_judgement")
     assert made(samples=3, pick="judge").digests().keys() == {"system_messages", "rubric", "judge_prompts"}
 
 

@@ -143,7 +143,7 @@ def respond(settings: RespondSettings, plan: Plan, view: PoolView, complete: Com
         return Candidate(
             source.instruction,
             source.input,
-            choice.text.strip(),
+            choice.text.strip("\n").rstrip(),
             raw=choice.text[:RAW_LIMIT],
             language=source.language,
             rejection=cut,
@@ -164,7 +164,9 @@ def respond(settings: RespondSettings, plan: Plan, view: PoolView, complete: Com
     else:
         scores = _rated(settings, plan, {number: answers[number] for number in usable}, complete)
     if not scores:
-        return [_noted(answers[0], picked=0, samples=settings.samples, usable=len(usable))]
+        none = answers[usable[0] if usable else 0]
+        unread = Rejection("unreadable_judgement") if usable else none.rejection
+        return [replace(none, rejection=unread, notes={**none.notes, "samples": settings.samples})]
     best = max(scores, key=lambda number: (scores[number], -number))
     return [
         _noted(answers[best], picked=best, samples=settings.samples, usable=len(usable), score=scores[best])
