@@ -18,10 +18,12 @@ from kill_harness import command
 from scripted import PLAN, Pool, Script
 
 from selfinstruct.errors import InputError, RequestRefused
-from selfinstruct.records import Candidate, Reply, Request
+from selfinstruct.records import Candidate, Rejection, Reply, Request
+from selfinstruct.seams import PoolView
 from selfinstruct.settings import make_settings
 from selfinstruct.verify.loop import Verification, verified
 from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
+from selfinstruct.verify.syntax import check_syntax
 from selfinstruct.verify.verdict import Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VerdictLog
 from selfinstruct.verify.verifier import Verifier
@@ -378,6 +380,36 @@ def test_a_request_that_is_refused_costs_only_its_own_candidate(tmp_path: Path) 
     log.close()
     assert bad.verdict == Verdict("syntax", "failed")
     assert good.verdict == Verdict("syntax", "skipped", "no_code")
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_recipe_may_ask_for_itself(tmp_path: Path, required: bool) -> None:
+    """As `revise` does, whose candidates are no answers to be run: only what it asks about is verified."""
+    given = {"backend": "openai", "model": "m", "verify": "run", "require_verification": required}
+    settings = make_settings({**given, "output": tmp_path / "x.json"})
+    found: list[str | None] = []
+
+    def recipe(_: object, view: PoolView, __: object) -> list[Candidate]:
+        words = "Because the list is sorted, half of it can be left out at every step."
+        for output, kind in ((python("print(1)"), "write"), (python("def f(:"), "write"), (words, "explain")):
+            rejection = view.verify(Candidate("Do it.", output=output, language="python", kind=kind))
+            found.append(rejection.reason if rejection else None)
+        assert list(view.tasks) == []
+        assert view.judge_instruction(Candidate("known")) is not None
+        assert view.refuse(Candidate("known"), ()) is not None
+        return [Candidate("Critique.", output=python("exit(1)"))]
+
+    log = VerdictLog(tmp_path / "verdicts.jsonl")
+    run = verified(recipe, Verification(settings, Verifier(None), log), checked=False)
+    (candidate,) = run(PLAN, SyntaxOnly("known"), Script())
+    log.close()
+    assert candidate.verdict is None
+    assert found == ["unverified" if required else None, "syntax_error", None]
+
+
+class SyntaxOnly(Pool):
+    def verify(self, candidate: Candidate) -> Rejection | None:
+        return check_syntax(candidate)
 
 
 # --- the log of verdicts ----------------------------------------------------------------------------------

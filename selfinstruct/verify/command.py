@@ -51,9 +51,8 @@ def verify(flags: dict[str, Any], *, as_json: bool) -> None:
         raise InputError("verify: name the dataset to verify, or list toolchains with --toolchains")
     if output is not None and output.suffix != ".json":
         raise InputError("verify: the dataset to write with -o must end in .json")
-    folder = (
-        run_directory_of(output) if output else dataset if dataset.is_dir() else run_directory_of(dataset)
-    )
+    is_run = dataset.suffix == ".run" and dataset.is_dir()
+    folder = run_directory_of(output) if output else dataset if is_run else run_directory_of(dataset)
     flags["verify"] = flags.pop("level")
     settings = make_run_settings(VerifySettings, {**flags, "output": dataset_of(folder)})
     talk = Talk(as_json=False)
