@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete, Plan, PoolView
@@ -74,20 +75,29 @@ def _instances(
         label = labels[number % len(labels)] if labels else ""
         step = _FIRST_STEP + 2 * number
         one = replace(candidate, instance=number)
-        one = ask_input(settings, plan, one, complete, wanted=_wanted(label, inputs), step=step)
-        if one.rejection is None and " ".join(one.input.split()) in inputs:
-            one = replace(one, rejection=Rejection("repeated_input", {"instance": number}))
-        elif one.rejection is None and label and not one.input:
-            one = replace(one, rejection=Rejection("no_input_for_label", {"label": label}))
-        elif one.rejection is None:
-            inputs.append(" ".join(one.input.split()))
-            if label:
-                one = replace(one, output=label)
-            else:
-                choice = complete(output_request(settings, plan, one, step + 1)).choices[0]
-                one = answered(settings, plan, one, choice)
+        try:
+            one = ask_input(settings, plan, one, complete, wanted=_wanted(label, inputs), step=step)
+            one = _checked(one, label, inputs)
+            if one.rejection is None:
+                inputs.append(" ".join(one.input.split()))
+                if label:
+                    one = replace(one, output=label)
+                else:
+                    choice = complete(output_request(settings, plan, one, step + 1)).choices[0]
+                    one = answered(settings, plan, one, choice)
+        except RequestRefused as refusal:
+            one = replace(one, rejection=Rejection(refusal.reason, {"message": str(refusal)}))
         found.append(one)
     return found
+
+
+def _checked(one: Candidate, label: str, inputs: list[str]) -> Candidate:
+    """The instance, rejected if its input was there before, or is missing where only it tells the label."""
+    if one.rejection is None and " ".join(one.input.split()) in inputs:
+        return replace(one, rejection=Rejection("repeated_input", {"instance": one.instance}))
+    if one.rejection is None and label and not one.input:
+        return replace(one, rejection=Rejection("no_input_for_label", {"label": label}))
+    return one
 
 
 def _wanted(label: str, inputs: list[str]) -> str:

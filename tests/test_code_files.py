@@ -268,6 +268,31 @@ def test_what_cannot_be_parsed_is_cut_into_runs_of_lines(language: str | None) -
     assert all(" 0 says" in snippet.text.partition("\n")[0] for snippet in snippets)
 
 
+RUST = """use std::fmt;
+
+impl Queue {
+    fn push(&mut self, x: u32) {
+        self.items.push(x);
+        self.count += 1;
+    }
+}
+
+fn main() {
+    let mut q = Queue::new();
+    q.push(1);
+    println!("{}", q.count);
+}
+"""
+
+
+def test_other_languages_by_their_grammar() -> None:
+    pytest.importorskip("tree_sitter_rust")
+    heads = {one.text.partition("\n")[0] for one in find_snippets(RUST, "rust", random.Random(0))}
+    assert heads == {"impl Queue {", "fn push(&mut self, x: u32) {", "fn main() {"}
+    broken = find_snippets(RUST.replace("fn main() {", "fn main( {{"), "rust", random.Random(0))
+    assert {one.first for one in broken} <= {1, 3, 10}  # runs of lines, from behind a blank one
+
+
 def test_what_says_nothing_is_no_piece() -> None:
     assert (
         find_snippets("import a\nimport b\nimport c\nfrom d import e\nimport f\n", "python", random.Random(0))

@@ -13,9 +13,9 @@ from scripted import Pool, Script
 
 from selfinstruct.derive.evolve import BREADTH, DEPTH, OPERATIONS, EvolveSettings, draw_operations, evolve
 from selfinstruct.derive.tasks import read_task, task_of
-from selfinstruct.errors import InputError
+from selfinstruct.errors import InputError, RequestRefused
 from selfinstruct.prompt_files import prompt_text
-from selfinstruct.records import Candidate, Choice, Source, row_id
+from selfinstruct.records import Candidate, Choice, Reply, Request, Source, row_id
 from selfinstruct.seams import Plan
 from selfinstruct.settings import make_run_settings
 
@@ -69,7 +69,9 @@ def test_a_harder_task_with_its_answer() -> None:
 def test_every_round_goes_on_from_the_last_good_one() -> None:
     two = f"{HARDER} Numbers that cannot be read are counted and told on standard error."
     four = f"{two} The reader may fail in the middle, and what was added until then is not lost."
-    script = Script(HARDER, "harder", ANSWER, two, "harder", ANSWER, HARDER, four, "harder", ANSWER)
+    answers = [ANSWER.replace("{}", f"{{ return {n} }}") for n in range(3)]
+    one, *others = answers
+    script = Script(HARDER, "harder", one, two, "harder", others[0], HARDER, four, "harder", others[1])
     found = run(script, rounds=4)
     assert [reason(one) for one in found] == [None, None, "easier", None]
     assert [one.notes["evolved"]["round"] for one in found] == [1, 2, 3, 4]
@@ -103,6 +105,24 @@ def test_what_failed_is_eliminated_and_nothing_more_is_asked(replies: tuple[Any,
     (found,) = run(Script(*replies))
     assert reason(found) == why
     assert found.notes["evolved"]["operation"] == "rarer"
+
+
+def test_an_answer_that_stays_the_same_was_asked_for_nothing_new() -> None:
+    (found,) = run(Script(HARDER, "harder", "func  add()"))
+    assert reason(found) == "same_answer"
+
+
+def test_a_refused_request_ends_its_round_alone() -> None:
+    replies = iter([HARDER, "harder", ANSWER])
+
+    def complete(_: Request) -> Reply:
+        text = next(replies, None)
+        if text is None:
+            raise RequestRefused("too long", "context_length")
+        return Reply((Choice(text),))
+
+    found = evolve(settings(rounds=2), PLAN, Pool(), complete)
+    assert [reason(one) for one in found] == [None, "context_length"]
 
 
 def test_a_known_task_is_not_answered() -> None:

@@ -22,7 +22,6 @@ ROWS = [
         "input": "",
         "output": "def add(a, b): return a + b",
     },
-    {"instruction": "Name the keyword that ends a loop in Python.", "input": "", "output": "break"},
 ]
 
 
@@ -39,7 +38,7 @@ def run(tmp_path: Path, *words: object) -> tuple[list[dict[str, Any]], str]:
         "--concurrency",
         "2",
         "--max-output-tokens",
-        "200",
+        "160",
     ]
     ended = subprocess.run(
         [sys.executable, "-m", "selfinstruct", *asked],
@@ -66,7 +65,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_self_instruct(tmp_path: Path) -> None:
-    journal, _ = run(tmp_path, "generate", "--recipe", "self-instruct", "-n", 3, "--max-requests", 60)
+    journal, _ = run(tmp_path, "generate", "--recipe", "self-instruct", "-n", 1, "--max-requests", 30)
     # The grammars hold: whether it is a classification, and its labels, can always be read.
     parts = [found["evidence"]["part"] for found in decisions(journal) if found.get("reason") == "unreadable"]
     assert set(parts) <= {"labels"}
@@ -90,12 +89,12 @@ def test_judge(tmp_path: Path, data: Path) -> None:
 def test_evolve(tmp_path: Path, data: Path) -> None:
     journal, _ = run(tmp_path, "evolve", data, "--rounds", 2)
     found = [one["evidence"]["evolved"] for one in decisions(journal)]
-    assert [one["round"] for one in found] == [1, 2, 1, 2]
-    assert len({one["operation"] for one in found[:2]}) == 2
+    assert [one["round"] for one in found] == [1, 2]
+    assert len({one["operation"] for one in found}) == 2
 
 
 def test_from_code(tmp_path: Path) -> None:
-    journal, _ = run(tmp_path, "from-code", REPOSITORY / "selfinstruct", "--snippets", 2)
+    journal, _ = run(tmp_path, "from-code", REPOSITORY / "selfinstruct", "--snippets", 1)
     assert all(line["origin"]["licence"] == "Apache-2.0" for line in journal)
     assert all(line["origin"]["place"].startswith("selfinstruct/") for line in journal)
-    assert len(decisions(journal)) == 2
+    assert len(decisions(journal)) == 1

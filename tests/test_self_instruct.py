@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from scripted import PLAN, Pool, Script, made, run
 
 from selfinstruct import novelty
+from selfinstruct.errors import RequestRefused
 from selfinstruct.filters import refuse, refuse_instruction
 from selfinstruct.pool import Pool as RealPool
 from selfinstruct.pool import Rules
 from selfinstruct.prompt_files import prompt_text
-from selfinstruct.records import Candidate, Seed
+from selfinstruct.recipes import make_recipe
+from selfinstruct.records import Candidate, Choice, Reply, Request, Seed
 from selfinstruct.self_instruct import LONGEST_LABEL, MOST_LABELS, read_labels
 from selfinstruct.settings import make_settings
 
@@ -80,6 +82,20 @@ def test_the_same_input_again_costs_no_answer() -> None:
     _, second = run(CHAT, script, SEES)
     assert second.rejection is not None
     assert second.rejection.reason == "repeated_input"
+
+
+def test_a_refused_request_ends_its_instance_alone() -> None:
+    texts = iter([SEVERITY, "Yes", "info\nerror", "started", None])
+
+    def complete(_: Request) -> Reply:
+        if (text := next(texts)) is None:
+            raise RequestRefused("not this", "content_filter")
+        return Reply((Choice(text),))
+
+    first, second = make_recipe(CHAT)(SEES, Pool(), complete)
+    assert (first.rejection, first.output) == (None, "info")
+    assert second.rejection is not None
+    assert second.rejection.reason == "content_filter"
 
 
 def test_a_label_needs_an_input() -> None:

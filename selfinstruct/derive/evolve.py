@@ -21,6 +21,7 @@ from rapidfuzz.distance import Indel
 from selfinstruct import filters
 from selfinstruct.derive.tasks import answer, show_task, task_of, task_request
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
+from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import JSON, Candidate, Rejection, row_id
 from selfinstruct.seams import Complete, Plan, PoolView
@@ -69,7 +70,10 @@ def evolve(settings: EvolveSettings, plan: Plan, view: PoolView, complete: Compl
     for turn, operation in enumerate(draw_operations(settings, plan.seed)):
         notes: dict[str, JSON] = {"operation": operation, "round": turn + 1, "parent": name}
         known = Candidate(language=parent.language, notes={"evolved": notes}, instance=turn)
-        child = _one_round(settings, plan, view, complete, parent, known)
+        try:
+            child = _one_round(settings, plan, view, complete, parent, known)
+        except RequestRefused as refusal:  # the rounds before are kept
+            child = replace(known, rejection=Rejection(refusal.reason, {"message": str(refusal)}))
         if child.rejection is None:
             parent, name = child, row_id(child.row)
         found.append(child)
@@ -104,9 +108,7 @@ def _one_round(
     if child.rejection is not None:
         return child
     if operation != BREADTH and parent.input and not child.input:
-        child = replace(
-            child, input=parent.input
-        )  # it was told to give all of it, and left out what did not change
+        child = replace(child, input=parent.input)  # what did not change was left out, against the order
     rejection = eliminate(parent, child, settings.threshold if operation == BREADTH else UNCHANGED)
     if rejection is not None:
         return replace(child, rejection=rejection)
@@ -116,7 +118,10 @@ def _one_round(
         child = _compared(settings, plan, step + 1, complete, parent, child)
         if child.rejection is not None:
             return child
-    return answer(settings, "evolve_answer", child, seed_of_choice(plan, step + 2), complete)
+    child = answer(settings, "evolve_answer", child, seed_of_choice(plan, step + 2), complete)
+    if child.rejection is None and child.output.split() == parent.output.split():
+        return replace(child, rejection=Rejection("same_answer"))  # then nothing new was asked for
+    return child
 
 
 def eliminate(parent: Candidate, child: Candidate, threshold: float) -> Rejection | None:

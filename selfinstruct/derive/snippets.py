@@ -11,6 +11,8 @@ from typing import Final
 LEAST, MOST = 4, 40  # lines of a piece
 _CHARACTERS: Final = 3000  # that a piece has at most
 _TOLD = 0.5  # share of the lines that have to say something: no brackets, no comments, no imports
+_NODES = 20_000  # of a tree that are looked at
+_NAMED: Final = ("function", "method", "class", "impl", "struct", "interface", "trait", "module", "object")
 _SILENT = (
     "#",
     "//",
@@ -46,7 +48,7 @@ def find_snippets(code: str, language: str | None, rng: random.Random) -> list[S
         rng: draws the order, and where runs of lines begin.
     """
     lines = code.split("\n")
-    spans = _python_spans(code) if language == "python" else None
+    spans = _python_spans(code) if language == "python" else _tree_spans(code, language)
     if spans is None:
         spans = _line_spans(lines, rng)
     named = sorted({span[:2] for span in spans if span[2]})
@@ -89,6 +91,28 @@ def _python_spans(code: str) -> Spans | None:
             named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
             first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
             spans.append((first, node.end_lineno, named))
+    return spans
+
+
+def _tree_spans(code: str, language: str | None) -> Spans | None:
+    """Nodes that begin and end with their lines; None where there is no grammar, or it cannot read the file."""
+    from selfinstruct.verify.grammars import parse_tree
+
+    root = parse_tree(language or "", code)
+    if root is None or root.has_error:
+        return None
+    lines = code.encode("utf-8", "replace").split(b"\n")
+    spans: Spans = []
+    waiting, seen = [root], 0
+    while waiting and seen < _NODES:
+        node = waiting.pop()
+        seen += 1
+        (first, column), (last, _) = node.start_point, node.end_point
+        if last - first + 1 < LEAST:
+            continue
+        if node is not root and node.is_named and not lines[first][:column].strip():
+            spans.append((first + 1, last + 1, any(word in node.type for word in _NAMED)))
+        waiting += node.children
     return spans
 
 
