@@ -18,6 +18,7 @@ from selfinstruct.verify.passages import cut_passages, has_prose
 from selfinstruct.vocabulary import LANGUAGES, find_language
 
 Origin = Literal["fence", "bare", "part"]
+LONGEST: Final = 100_000  # characters of an answer that is looked at
 PROSE_KINDS: Final = frozenset({"explain", "review", "summarise", "predict", "choose", "design"})
 CODE_KINDS: Final = frozenset(
     {"write", "complete", "fix", "refactor", "optimise", "translate", "test", "revise", "query"}
@@ -52,6 +53,7 @@ _SESSION = re.compile(
     r"|(?:mysql|sqlite|ghci|scala|jshell)>[ ])",
     re.MULTILINE,
 )
+_BULLET = re.compile(r"(?:[-*\u2022]|\d{1,2}[.)])[ ]")
 _DIFF = re.compile(r"\A(?:diff --git |Index: |--- \S+.*\n\+\+\+ |@@ )|^@@ -\d+(?:,\d+)? \+\d+", re.MULTILINE)
 _GAP = re.compile(r"(?<![\w.)\]])(?:\.\.\.|\u2026)(?![\w.$({\[*@])")
 
@@ -111,7 +113,7 @@ def find_code(
     Args:
         instruction: the task.
         input_: the code or data it speaks of, or "".
-        output: the answer; any text at all.
+        output: the answer; any text at all. In one of more than `LONGEST` characters nothing is looked for.
         language: the task's language in any spelling, where it is known.
         kind: the task's kind (`vocabulary.KINDS`), where it is known.
     """
@@ -119,12 +121,12 @@ def find_code(
     wish = read_wish(instruction)
     prose = kind in PROSE_KINDS or (kind is None and wish.prose)
     known = _known(wish, input_, language, kind)
-    segments = split_fences(output)
+    segments = split_fences(output) if len(output) <= LONGEST else []
     fenced = [piece for piece in segments if piece.fenced]
     if fenced:
         blocks = [_block(piece, known) for piece in fenced if piece.closed and piece.text.strip()]
     else:
-        blocks = [] if language == "text" else _bare(output, known, prose=prose)
+        blocks = [] if language == "text" or not segments else _bare(output, known, prose=prose)
     program = _program(blocks, known, input_)
     spoken = program.language if program else known.stated
     sketch = any(is_sketch(block.text) for block in blocks)
@@ -158,7 +160,7 @@ def _known(wish: Wish, input_: str, language: str | None, kind: str | None) -> _
     )
     if stated == FOREIGN and (wish.target or len(wish.languages) == 1):
         points = {FOREIGN: 3 * _MUCH}
-    return _Known(points, stated if stated in LANGUAGES else None, kind in CODE_KINDS)
+    return _Known(points, stated if stated in LANGUAGES else None, kind in CODE_KINDS and not wish.prose)
 
 
 def _guess(text: str, known: _Known, origin: Origin) -> Code | None:
@@ -201,12 +203,16 @@ def _bare(output: str, known: _Known, *, prose: bool) -> list[Code]:
     """The code of an answer without fences. An open fence leaves nothing that could be relied on."""
     if not output.strip() or "```" in output:
         return []
-    passages = cut_passages(output)
+    passages = [output] if _SESSION.search(output) else cut_passages(output)
     if not passages:
-        expected = any(score >= SURE and name in known.points for name, score in rank_languages(output))
+        scores = rank_languages(output)
+        expected = any(score >= SURE and name in known.points for name, score in scores)
+        expected = expected or any(score >= 2 * SURE and name not in _DATA for name, score in scores)
         if (expected and not has_prose(output)) or (known.code_wanted and known.stated):
             passages = [output.strip("\n").rstrip()]
     origin: Origin = "bare" if len(passages) == 1 and passages[0].strip() == output.strip() else "part"
+    if origin == "part":
+        passages = [passage for passage in passages if not _BULLET.match(passage) or "yaml" in known.points]
     found = [code for passage in passages if (code := _guess(passage, known, origin)) is not None]
     return [code for code in found if not prose or _is_sure(code.text, code.language)]
 

@@ -30,6 +30,8 @@ _PROCEDURE = re.compile(
     r"^\s*(?:delimiter\b|declare\b|begin\s*$|do\s+\$|create\s+(?:or\s+(?:replace|alter)\s+)?(?:procedure|function|trigger|event|package)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
+_STATEMENT = re.compile(r"\b(?:from|into|set|table)\b", re.IGNORECASE)  # a column or an alias has none of these
+_SQL_LONG = 5_000  # characters from which on not every dialect is tried
 _SQL_HEADS = ("SELECT x FROM x", "SELECT")  # what a clause or an expression may be cut out from behind
 _SQL_TEXT = re.compile(r"'[^'\u2018\u2019]*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _TYPOGRAPHIC = re.compile("[\u2018\u2019\u201c\u201d]")
@@ -115,6 +117,7 @@ def sql_problem(code: str) -> str | None:
     import logging
 
     import sqlglot
+    from sqlglot import exp
     from sqlglot.errors import ParseError, TokenError
 
     if _PROCEDURE.search(code):
@@ -123,12 +126,12 @@ def sql_problem(code: str) -> str | None:
         return f"line {code.count(chr(10), 0, found.start()) + 1}: {found[0]} is no quotation mark of SQL"
     logging.getLogger("sqlglot").setLevel(logging.CRITICAL)  # it tells of each statement it does not know
     first = None
-    for text in dict.fromkeys(
-        (code, _PLACEHOLDER.sub("x", code), *(f"{head} {code}" for head in _SQL_HEADS))
-    ):
-        for dialect in SQL_DIALECTS:
+    dialects = SQL_DIALECTS if len(code) < _SQL_LONG else SQL_DIALECTS[:2]
+    heads = _SQL_HEADS[: 1 if _STATEMENT.search(code) else 2]
+    for text in dict.fromkeys((code, _PLACEHOLDER.sub("x", code), *(f"{head} {code}" for head in heads))):
+        for dialect in dialects:
             try:
-                sqlglot.parse(text, dialect=dialect)
+                parsed = sqlglot.parse(text, dialect=dialect)
             except ParseError as error:
                 known = error.errors[0] if error.errors else {}
                 first = first or f"line {known.get('line', 1)}: {known.get('description', error)}"
@@ -137,7 +140,9 @@ def sql_problem(code: str) -> str | None:
             except Exception:  # noqa: BLE001 - a bug of the parser is no error of the code
                 return None
             else:
-                return None
+                if not (_STATEMENT.search(text) and any(isinstance(one, (exp.Alias, exp.Column)) for one in parsed)):
+                    return None
+                first = first or "line 1: no statement of SQL"
     return first
 
 

@@ -9,6 +9,7 @@ whatever else a compiler does after parsing.
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 import warnings
 from functools import cache
@@ -72,8 +73,13 @@ _AROUND: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }  # fmt: skip
 
 
+# How often a grammar may report that it is still at it: for good code once in some 60 characters. Mending a text
+# that is wrong throughout takes time by the square of its length.
+_STEPS: Final = 300
 # What a grammar does not know although it is right, and what to put in its place; never across a line break.
 _UNKNOWN: Final[dict[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
+    "css": ((re.compile(r"@(?:media|container)\b[^{};\n]*(?=\{)"), "@media x "),),
+    "html": ((re.compile(r"&(?!#?\w+;)"), "&amp;"),),
     "bash": (
         (re.compile(r"\bfor\(\("), "for (("),
         (re.compile(r"(\d)<>"), r"\1< "),
@@ -104,7 +110,10 @@ def grammar_problem(language: str, code: str) -> str | None:
     for known, instead in _UNKNOWN.get(language, ()):
         code = known.sub(instead, code)
     first = None
-    for before, behind in (("", ""), *_AROUND.get(language, ())):
+    around = (("", ""), *_AROUND.get(language, ()))
+    if language == "php":  # without its mark all of it would be the text of a page
+        around = around[:1] if "<?" in code else around[1:]
+    for before, behind in around:
         for grammar in grammars:
             problem = _first_error(grammar, before, code, behind)
             if problem is None:
@@ -134,23 +143,33 @@ def _load(package: str, function: str) -> Language | None:
         engine = importlib.import_module("tree_sitter")
         give = getattr(importlib.import_module(f"tree_sitter_{package}"), function)
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # older packages give their grammar as a number
+            # Older packages give their grammar as a number.
+            warnings.simplefilter("ignore", DeprecationWarning)
             grammar: Language = engine.Language(give())
-    except (ImportError, AttributeError, ValueError):  # ValueError: made for another version of the engine
+    except (ImportError, AttributeError, TypeError, ValueError):  # the last two: made for another engine
         return None
     return grammar
 
 
 def _first_error(grammar: Language, before: str, code: str, behind: str) -> str | None:
+    """The first error, or None. None, too, if the grammar takes too many steps: such a text is not judged."""
     from tree_sitter import Parser
 
     text = f"{before}{code}\n{behind}".encode("utf-8", "replace")
-    root = Parser(grammar).parse(text).root_node
-    if not root.has_error:
+    steps = itertools.count()
+    most = _STEPS + len(text) // 40
+
+    def read(start: int, _: object) -> bytes:
+        return text[start : start + 65_536]
+
+    def is_too_long(_: int, __: bool) -> bool:  # noqa: FBT001 - so it is called
+        return next(steps) > most
+
+    try:
+        root = Parser(grammar).parse(read, progress_callback=is_too_long).root_node
+    except ValueError:  # stopped
         return None
-    node = _find_error(root)
+    node = _find_error(root) if root.has_error else None
     if node is None:
         return None
     line = node.start_point[0] + 1

@@ -22,6 +22,7 @@ _MARKS: dict[str, str] = {
         3 ^[ \t]*(?:if|elif|while|for|with|except)\b[^{;\n]*[^{;:]:[ \t]*(?:\#.*)?$
         2 ^[ \t]*(?:else|try|finally):[ \t]*(?:\#.*)?$
         4 ^if\s+__name__\s*==
+        5 ^>>> \S
         3 ^@\w[\w.]*(?:\(.*\))?\n(?:async\s+)?(?:def|class)\b
         3 \bprint\(
         3 \b(?:elif|lambda\s+[\w, *]*:|self\.\w+|None\b|__init__)
@@ -169,6 +170,8 @@ _MARKS: dict[str, str] = {
         3 ^[ \t]*(?i:begin|commit|rollback|grant|revoke)\b[^:({=]*;?[ \t]*$
     """,
     "bash": r"""
+        6 \A(?:\$ )?(?:sudo|g\+\+|gcc|clang|pip3?|npm|npx|yarn|apt(?:-get)?|brew|git|docker|kubectl|cargo|chmod|mkdir|curl|wget|tar|ssh|scp|find|grep|sed|awk|ls|cd)\s+[-\w./~"'$]
+        4 ^\$ \S
         8 \A\#!\s*/\S*\b(?:ba|z|da|k)?sh\b
         4 ^[ \t]*(?:if|while|elif|until)\s+(?:!\s+)?(?:\[\[?\s|\(\(|test\s|read\b|\w+\s+-).*
         3 ^[ \t]*(?:then|fi|done|esac|do)\b[ \t]*(?:[;|<>&\#].*)?$

@@ -60,7 +60,7 @@ _PLACE_BEFORE = re.compile(
 _PLACE_AFTER = re.compile(
     r"\s+(?:\d[\d.]*\s+)?(?:programs?|code|functions?|scripts?|snippets?|methods?|class(?:es)?|struct|library|compiler|"
     r"programmer|parser|modules?|vectors?|data frames?|test|tests|app|package|service|types?|iterators?|error|server|"
-    r"handler|macro|trait|enum|slices?|channels?|generics?|header|pointer|array|change|widget|actor|package|command)\b"
+    r"handler|macro|trait|enum|slices?|channels?|generics?|header|pointer|array|loop|change|widget|actor|package|command)\b"
 )
 _STRONG_BEFORE = re.compile(r"\b(?:in|into|to|from|using)\s\Z")
 _TRANSLATES = re.compile(
@@ -74,14 +74,14 @@ _TARGET = re.compile(
 _PROSE = re.compile(
     r"""
     ^\W*(?:please\s+)?(?:
-        explain|describe|discuss|compare|summari[sz]e|define|outline|list|name|identify|state|tell|predict|choose|
+        explain|describe|discuss|compare|summari[sz]e|outline|define\s+(?:the\s+(?:term|word|concept)|what)|list|name|identify|state|tell|predict|choose|
         suggest|analy[sz]e|evaluate|elaborate|clarify|interpret|recommend|review|critique|classify|categori[sz]e|
         what|why|which|who|when|where|is|are|does|do|did|can|could|should|would|will|has|have|
         how(?!\s+(?:would|do|can|could|should)\s+(?:you|i|one|we)\s+(?:write|create|implement|code|declare))|
         provide\s+(?:an?\s+)?(?:explanation|description|summary|list|overview|reasons?)|
         give\s+(?:an?\s+|me\s+)*(?:explanation|description|summary|list|overview|reasons?|definition)|
-        read|spot|point\s+out|find\s+(?:the|any|all)\s+(?:errors?|bugs?|mistakes?|problems?|issues?)|
-        calculate|compute|determine|estimate|in\s+(?:your|one|two|a\s+few)\s
+        read\s+(?:the|this)\s+(?:given\s+|following\s+)?(?:code|program|function|query)|spot|point\s+out|find\s+(?:the|any|all)\s+(?:errors?|bugs?|mistakes?|problems?|issues?)|
+        calculate|compute|determine|estimate|work\s+out|trace|in\s+(?:your|one|two|a\s+few)\s
     )\b | \b(?:explain|describe|justify|say\s+why|tell\s+why|what\s+is\s+(?:wrong|the\s+output|printed))\b
     """,
     re.IGNORECASE | re.VERBOSE,

@@ -73,7 +73,7 @@ def kind_of(line: str) -> Kind:
     if len(words) >= 6 and small >= 2 and (ends or small >= 4) and signs * 4 <= len(words) + small:
         return "prose"
     if (item or text[:1].isupper()) and not _COMMAND.search(bare) and not _SHOUTED.match(text):
-        heading = text.endswith(":") and len(words) >= 3 and not signs
+        heading = text.endswith(":") and len(words) >= 2 and not signs
         if (
             heading
             or _ANNOUNCED.match(text)

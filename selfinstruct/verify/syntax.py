@@ -9,7 +9,7 @@ from selfinstruct.verify.code import Code, Found, find_code, is_sketch
 from selfinstruct.verify.formats import FORMATS
 from selfinstruct.verify.grammars import GRAMMARS, grammar_problem
 
-LONGEST: Final = 100_000  # characters; what is longer is not parsed, so that no text takes long
+LONGEST: Final = 40_000  # characters; what is longer is not parsed, so that no text takes long
 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
@@ -31,8 +31,8 @@ def check_found(found: Found) -> Rejection | None:
 
 
 def _block_problem(block: Code) -> str | None:
-    if block.language is None or (block.guessed and "\n" not in block.text.strip()):
-        return None  # one line says too little about its language
+    if block.language is None or ((block.guessed or block.origin == "part") and "\n" not in block.text.strip()):
+        return None  # one line says too little about its language, and one among prose may be no code at all
     problem = syntax_problem(block.language, block.text)
     if problem is None or is_sketch(block.text):
         return None

@@ -1,0 +1,136 @@
+"""What the syntax check costs and sees: CPU time a candidate, what fails of real answers, what it misses of broken ones.
+
+    python benchmarks/syntax.py cost ROWS.json     # CPU ms by language, and what fails; ROWS: a code_alpaca file
+    python benchmarks/syntax.py start              # what the first check of a language costs
+    python benchmarks/syntax.py broken             # broken copies of the bundled seeds: how many are noticed
+    python benchmarks/syntax.py fails ROWS.json    # every failure with its row number, to be read
+
+All times are CPU time of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from time import process_time
+
+from selfinstruct.records import Candidate
+from selfinstruct.seeds import load
+from selfinstruct.verify.code import find_code
+from selfinstruct.verify.syntax import can_check, check_found, check_syntax, syntax_problem
+from selfinstruct.vocabulary import LANGUAGES
+
+CODE_KINDS = {"write", "complete", "fix", "refactor", "optimise", "translate", "test", "revise", "query"}
+
+
+def cost(path: Path) -> None:
+    """CPU milliseconds a candidate: finding the code, and parsing it; three rounds, the middle one counts."""
+    spent: dict[str, list[float]] = defaultdict(list)
+    finding: list[float] = []
+    failed: dict[str, int] = defaultdict(int)
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    for row in rows:
+        texts = row["instruction"], row["input"], row["output"]
+        times = []
+        for _ in range(3):
+            clear_caches()
+            begun = process_time()
+            found = find_code(*texts)
+            between = process_time()
+            rejection = check_found(found)
+            times.append((process_time() - begun, between - begun))
+        both, first = statistics.median(times)
+        name = (found.language if found.blocks else None) or "no code"
+        spent[name].append(1000 * both)
+        finding.append(1000 * first)
+        failed[name] += rejection is not None
+    print(f"{len(rows)} rows; finding alone: median {statistics.median(finding):.2f} ms\n")
+    print("| language | answers | fail | median ms | p99 ms |\n|---|---|---|---|---|")
+    everything = [ms for times in spent.values() for ms in times]
+    for name, times in [*sorted(spent.items(), key=lambda item: -len(item[1])), ("all", everything)]:
+        fails = sum(failed.values()) if name == "all" else failed[name]
+        print(
+            f"| {name} | {len(times)} | {fails} | {statistics.median(times):.2f} | {percentile(times, 0.99):.2f} |"
+        )
+
+
+def clear_caches() -> None:
+    """A candidate is seen once in a run; the look-ups kept for its later steps must not help the next round."""
+    from selfinstruct.verify import guess, mentions
+
+    guess.rank_languages.cache_clear()
+    mentions.read_wish.cache_clear()
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def start() -> None:
+    """The first check of each language in a process of its own, against the second."""
+    print("| language | first check, ms | second, ms |\n|---|---|---|")
+    program = (
+        "import sys, time\nfrom selfinstruct.verify.syntax import syntax_problem\n"
+        "for _ in range(2):\n"
+        "    begun = time.process_time()\n    syntax_problem(sys.argv[1], 'x')\n"
+        "    print(round(1000 * (time.process_time() - begun), 1), end=' | ')\n"
+    )
+    for name in filter(can_check, LANGUAGES):
+        told = subprocess.run([sys.executable, "-c", program, name], capture_output=True, text=True, check=True)
+        print(f"| {name} | {told.stdout}")
+
+
+def broken() -> None:
+    """Seeds' answers broken in three ways: cut, one bracket less, one quotation mark less."""
+    ways = {
+        "cut after two thirds": lambda code, _: code[: 2 * len(code) // 3],
+        "one bracket less": lambda code, rng: without_one(code, r"[(){}\[\]]", rng),
+        "one quotation mark less": lambda code, rng: without_one(code, r"[\"']", rng),
+    }
+    rng = random.Random(0)
+    seen: dict[str, dict[str, list[bool]]] = defaultdict(lambda: {way: [] for way in ways})
+    for seed in load(None):
+        if seed.kind not in CODE_KINDS or not can_check(seed.language or ""):
+            continue
+        for way, spoil in ways.items():
+            code = spoil(seed.output.strip("\n"), rng)
+            if code is not None:
+                seen[seed.language or ""][way].append(syntax_problem(seed.language or "", code) is not None)
+    print(f"| language | {' | '.join(ways)} |\n|---|{'---|' * len(ways)}")
+    total = {way: [one for by_way in seen.values() for one in by_way[way]] for way in ways}
+    for name, by_way in [*sorted(seen.items()), ("all", total)]:
+        print(f"| {name} | {' | '.join(f'{sum(told)} of {len(told)}' for told in by_way.values())} |")
+
+
+def without_one(code: str, pattern: str, rng: random.Random) -> str | None:
+    """The code without one of the signs, drawn by chance; None if it has none."""
+    places = [found.start() for found in re.finditer(pattern, code)]
+    if not places:
+        return None
+    at = rng.choice(places)
+    return code[:at] + code[at + 1 :]
+
+
+def fails(path: Path) -> None:
+    """Every failure, to be read by a person."""
+    for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
+        rejection = check_syntax(Candidate(row["instruction"], row["input"], row["output"]))
+        if rejection is not None:
+            print(f"## {number}: {rejection.evidence}\n{row['instruction']}\n{row['output']}\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["start"]:
+        start()
+    elif sys.argv[1:2] == ["broken"]:
+        broken()
+    elif len(sys.argv) == 3 and sys.argv[1] in ("cost", "fails"):
+        {"cost": cost, "fails": fails}[sys.argv[1]](Path(sys.argv[2]))
+    else:
+        sys.exit(__doc__)
