@@ -91,7 +91,9 @@ def table(examples: Iterable[Example]) -> str:
         rows = [f"| {head} | examples | language | code | prose allowed |", "|---|---|---|---|---|"]
         for name in [*names, "all"]:
             some = [right for example, right in judged if name in ("all", key(example))]
-            shares = " | ".join(str(sum(right[what] for right in some)) for what in ("language", "code", "prose"))
+            shares = " | ".join(
+                str(sum(right[what] for right in some)) for what in ("language", "code", "prose")
+            )
             rows.append(f"| {name} | {len(some)} | {shares} |")
         return rows
 

@@ -28,7 +28,7 @@ GOOD = {
     "java": ["int f() { return 1; }", 'var s = """\n  a\n  """;', "record P(int x) {}", "@Test void a() {}", "x.stream().map(y -> y + 1)"],
     "c": ["int x;", "x = f(y) + 1;\nreturn x;", "#include <a.h> \nint x;", "{ 1, 2, 3 }", "#define F(x) ((x) + 1)"],
     "cpp": ["auto f = [&](auto x) { return x; };", "int size() const { return n_; }", "template <typename T> concept C = true;"],
-    "csharp": ["var x = from a in b where a > 1 select a;", "public int F() => 1;", "x ??= y;", "Console.WriteLine($\"{a}\");"],
+    "csharp": ["var x = from a in b where a > 1 select a;", "public int F() => 1;", "x ??= y;", 'Console.WriteLine($"{a}");'],
     "go": ["x := 1", "func f[T any](x T) T { return x }", "if err != nil {\n\treturn err\n}", "map[string]int{}"],
     "rust": ["let x = 5;", "fn f(&self) -> u8 { 1 }", "x.iter().map(|y| y + 1)", "#[test]\nfn f() {}", "1 => 2,\n_ => 3,"],
     "sql": [
@@ -96,12 +96,16 @@ def test_all_grammars_are_installed() -> None:
     assert [name for name in grammars.GRAMMARS if not grammars.has_grammar(name)] == []
 
 
-@pytest.mark.parametrize(("language", "code"), [(name, code) for name, codes in GOOD.items() for code in codes])
+@pytest.mark.parametrize(
+    ("language", "code"), [(name, code) for name, codes in GOOD.items() for code in codes]
+)
 def test_good_code_passes(language: str, code: str) -> None:
     assert syntax_problem(language, code) is None
 
 
-@pytest.mark.parametrize(("language", "code"), [(name, code) for name, codes in BAD.items() for code in codes])
+@pytest.mark.parametrize(
+    ("language", "code"), [(name, code) for name, codes in BAD.items() for code in codes]
+)
 def test_bad_code_is_told_in_one_line(language: str, code: str) -> None:
     problem = syntax_problem(language, code)
     assert problem
@@ -116,11 +120,16 @@ def test_no_code_at_all_is_no_error(language: str) -> None:
 
 
 def test_line_numbers_hold_inside_what_is_put_around() -> None:
-    for language, code in (("java", "int f() {\n  return 1;\n}\nint g( {"), ("rust", "let a = 1;\nlet b = 2;\nlet c = ;")):
+    for language, code in (
+        ("java", "int f() {\n  return 1;\n}\nint g( {"),
+        ("rust", "let a = 1;\nlet b = 2;\nlet c = ;"),
+    ):
         assert (syntax_problem(language, code) or "").startswith(f"line {len(code.splitlines())}: "), language
 
 
-def rejected(instruction: str, output: str, language: str | None = None, kind: str | None = None) -> Rejection | None:
+def rejected(
+    instruction: str, output: str, language: str | None = None, kind: str | None = None
+) -> Rejection | None:
     return check_syntax(Candidate(instruction, "", output, language=language, kind=kind))
 
 

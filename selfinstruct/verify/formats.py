@@ -30,7 +30,9 @@ _PROCEDURE = re.compile(
     r"^\s*(?:delimiter\b|declare\b|begin\s*$|do\s+\$|create\s+(?:or\s+(?:replace|alter)\s+)?(?:procedure|function|trigger|event|package)\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-_STATEMENT = re.compile(r"\b(?:from|into|set|table)\b", re.IGNORECASE)  # a column or an alias has none of these
+_STATEMENT = re.compile(
+    r"\b(?:from|into|set|table)\b", re.IGNORECASE
+)  # a column or an alias has none of these
 _SQL_LONG = 5_000  # characters from which on not every dialect is tried
 _SQL_HEADS = ("SELECT x FROM x", "SELECT")  # what a clause or an expression may be cut out from behind
 _SQL_TEXT = re.compile(r"'[^'\u2018\u2019]*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -140,7 +142,10 @@ def sql_problem(code: str) -> str | None:
             except Exception:  # noqa: BLE001 - a bug of the parser is no error of the code
                 return None
             else:
-                if not (_STATEMENT.search(text) and any(isinstance(one, (exp.Alias, exp.Column)) for one in parsed)):
+                if not (
+                    _STATEMENT.search(text)
+                    and any(isinstance(one, (exp.Alias, exp.Column)) for one in parsed)
+                ):
                     return None
                 first = first or "line 1: no statement of SQL"
     return first

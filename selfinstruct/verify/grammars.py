@@ -162,7 +162,7 @@ def _first_error(grammar: Language, before: str, code: str, behind: str) -> str 
     def read(start: int, _: object) -> bytes:
         return text[start : start + 65_536]
 
-    def is_too_long(_: int, __: bool) -> bool:  # noqa: FBT001 - so it is called
+    def is_too_long(_: int, __: bool) -> bool:
         return next(steps) > most
 
     try:

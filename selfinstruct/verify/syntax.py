@@ -31,7 +31,9 @@ def check_found(found: Found) -> Rejection | None:
 
 
 def _block_problem(block: Code) -> str | None:
-    if block.language is None or ((block.guessed or block.origin == "part") and "\n" not in block.text.strip()):
+    if block.language is None or (
+        (block.guessed or block.origin == "part") and "\n" not in block.text.strip()
+    ):
         return None  # one line says too little about its language, and one among prose may be no code at all
     problem = syntax_problem(block.language, block.text)
     if problem is None or is_sketch(block.text):
