@@ -76,6 +76,9 @@ def test_languages_in_a_sentence(instruction: str, languages: tuple[str, ...], t
         ("Write a function.", False),
         ("Fix the function and explain what was wrong.", True),
         ("Define a class.", False),
+        ("When the button is clicked, hide the box.", False),
+        ("When is a class better than a struct?", True),
+        ("Do the same in C.", False),
     ],
 )
 def test_words_that_ask_for_words(instruction: str, prose: bool) -> None:

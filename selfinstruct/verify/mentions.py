@@ -74,15 +74,19 @@ _TARGET = re.compile(
 _PROSE = re.compile(
     r"""
     ^\W*(?:please\s+)?(?:
-        explain|describe|discuss|compare|summari[sz]e|outline|define\s+(?:the\s+(?:term|word|concept)|what)|list|name|identify|state|tell|predict|choose|
+        explain|describe|discuss|compare|summari[sz]e|outline|list|name|identify|state|tell|predict|choose|
+        define\s+(?:the\s+(?:term|word|concept)|what)|
         suggest|analy[sz]e|evaluate|elaborate|clarify|interpret|recommend|review|critique|classify|categori[sz]e|
-        what|why|which|who|when|where|is|are|does|do|did|can|could|should|would|will|has|have|
+        what|why|which|
+        (?:who|when|where|is|are|does|do|did|can|could|should|would|will|has|have)\b[^?]*\?|
         how(?!\s+(?:would|do|can|could|should)\s+(?:you|i|one|we)\s+(?:write|create|implement|code|declare))|
         provide\s+(?:an?\s+)?(?:explanation|description|summary|list|overview|reasons?)|
         give\s+(?:an?\s+|me\s+)*(?:explanation|description|summary|list|overview|reasons?|definition)|
-        read\s+(?:the|this)\s+(?:given\s+|following\s+)?(?:code|program|function|query)|spot|point\s+out|find\s+(?:the|any|all)\s+(?:errors?|bugs?|mistakes?|problems?|issues?)|
-        calculate|compute|determine|estimate|work\s+out|trace|in\s+(?:your|one|two|a\s+few)\s
-    )\b | \b(?:explain|describe|justify|say\s+why|tell\s+why|what\s+is\s+(?:wrong|the\s+output|printed))\b
+        read\s+(?:the|this)\s+(?:given\s+|following\s+)?(?:code|program|function|query)|spot|point\s+out|
+        find\s+(?:the|any|all)\s+(?:errors?|bugs?|mistakes?|problems?|issues?)|
+        calculate|compute|determine|estimate|work\s+out|trace|in\s+(?:your|one|two|a\s+few)
+    )(?!\w)
+    | \b(?:explain|describe|justify|say\s+why|tell\s+why|what\s+is\s+(?:wrong|the\s+output|printed))\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
