@@ -11,12 +11,15 @@ import json
 import re
 import sys
 import textwrap
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from selfinstruct.verify.grammars import grammar_problem, has_grammar, html_problem
 
+_FILTERS = threading.Lock()
 SQL_DIALECTS: Final = (None, "mysql", "postgres", "tsql", "sqlite", "oracle", "bigquery")
 _COMMENT_LINE = re.compile(r"^([ \t]*)#.*$", re.MULTILINE)
 # What later versions brought: 3.11 `except*`, 3.12 type parameters and free f-strings, 3.14 t-strings.
@@ -62,14 +65,21 @@ def python_problem(code: str) -> str | None:
 
 def _compile_problem(code: str) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes and comparisons: such code runs
+        with _without_warnings():  # of escapes and comparisons: such code runs
             compile(code, "answer", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
         return str(error) or type(error).__name__
     return None
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """No warnings meanwhile. Their filters belong to the process, so only one thread at a time may change them."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def json_problem(code: str) -> str | None:
@@ -158,8 +168,7 @@ def regex_problem(code: str) -> str | None:
     pattern = slashed[1] if slashed else pattern
     pattern = re.sub(r"(\\[wds])-(?=\\?[^\]])", r"\1\\-", pattern)  # `[\w-.]` is an error in Python alone
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _without_warnings():
             re.compile(pattern, re.VERBOSE if "\n" in pattern else 0)
     except (re.error, RecursionError, OverflowError) as error:
         known = has_grammar("regex") and grammar_problem("regex", pattern) is None
