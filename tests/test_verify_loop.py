@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import Ended, invented_rows, numbered
-from kill_harness import command
+from kill_harness import Case, Series, Stub, command
 from scripted import PLAN, Pool, Script
 
 from selfinstruct.errors import InputError, RequestRefused
@@ -144,6 +144,18 @@ def test_killed_while_code_runs_nothing_is_run_twice(tmp_path: Path, cli: Cli) -
     assert both(killed) == both(calm)
     made = Counter(line["of"] for line in verdicts(killed))
     assert len(made) == 18
+    assert set(made.values()) == {1}
+
+
+@pytest.mark.slow
+@needs_sandbox
+@pytest.mark.parametrize(
+    "flags", [("--verify", "run"), ("--verify", "tests", "--repair", "1")], ids=["run", "tests"]
+)
+def test_kills_while_a_server_answers(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    with Stub() as stub:
+        Series(tmp_path, Case(60 if "run" in flags else 12, 0, 4, flags), random.Random(1)).run(stub, 6)
+    made = Counter((line["k"], line["of"]) for line in verdicts(tmp_path / "killed.json"))
     assert set(made.values()) == {1}
 
 

@@ -45,7 +45,9 @@ class Verifier:
         evidence: dict[str, JSON] = {"language": language}
         trials = make_trials(language, subject, tests)
         if trials is None:
-            return Verdict("tests", "failed", "bad_tests", evidence | {"message": "they cannot be parsed"})
+            return Verdict(
+                "tests", "failed", "bad_tests", evidence | {"message": "not to be parsed, or none left"}
+            )
         answer, stub = trials
         came, why, said = self._try(language, answer, input_)
         if came == "not_begun":
