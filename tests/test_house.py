@@ -32,7 +32,8 @@ PURE = {
     "verify.formats", "verify.grammars", "verify.guess", "verify.mentions", "verify.passages",
 }  # fmt: skip
 PURE_IMPORTS = {
-    "__future__", "array", "ast", "bisect", "builtins", "collections", "contextlib", "dataclasses", "functools", "hashlib", "heapq",
+    "__future__", "array", "ast", "bisect", "builtins", "collections", "contextlib", "dataclasses",
+    "functools", "hashlib", "heapq",
     "itertools", "json", "keyword", "math", "random", "re", "string", "struct", "textwrap", "typing", "unicodedata",
     "warnings",
     "numpy", "rapidfuzz", "rouge_score", "threading",
