@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -111,6 +111,8 @@ def open_bad_rows(output: Path, wanted: bool) -> Iterator[BadRows | None]:
         yield None
         return
     bad = BadRows(bad_rows_of(output))
+    with suppress(OSError):
+        bad.path.unlink()  # of an earlier time
     try:
         yield bad
     finally:

@@ -218,6 +218,7 @@ def test_half_a_character_has_no_place_in_a_table(tmp_path: Path) -> None:
         (["-o", "o.json", "--template", "chatml"], "alpaca-chat alone"),
         (["-o", "o.json", "--template", "vicuna"], "no such template"),
         (["-o", "o.json", "--extra"], "jsonl"),
+        (["-o", "o.jsonl", "--extra", "--template", "oasst"], "without a template"),
         (["-o", "in.jsonl"], "take the place"),
         (["-o", "full"], "already there"),
         (["-o", "o.json", "--push", "me/x"], "--format hf"),
@@ -252,6 +253,13 @@ def test_the_command_says_what_it_did(cli: Cli, tmp_path: Path) -> None:
     dolphin = lines(tmp_path / "d.jsonl", [{"instruction": "Be brief.", "input": "q", "output": "a"}])
     assert cli("export", dolphin, "-o", tmp_path / "o.json", "--form", "dolphin").status == 0
     assert json.loads((tmp_path / "o.json").read_text())[0]["system"] == "Be brief."
+
+
+def test_a_run_directory_does_not_overwrite_its_own_dataset(cli: Cli, tmp_path: Path) -> None:
+    source = run_of(tmp_path, backend="local", model="smollm2-135m")
+    before = source.read_bytes()
+    assert cli("export", tmp_path / "x.run", "-o", source).status == 2
+    assert source.read_bytes() == before
 
 
 def front_matter(folder: Path) -> dict[str, Any]:

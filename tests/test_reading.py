@@ -11,9 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import invented_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from selfinstruct.data.forms import FORMS, example_of
+from selfinstruct.data.oasst import grow_trees
 from selfinstruct.data.reading import BadRows, read_examples
 from selfinstruct.data.rows import Example, FormError, Message
 from selfinstruct.dataset import read_dataset
@@ -143,6 +146,47 @@ def test_what_is_wrong_is_named(row: Any, part: str) -> None:
     with pytest.raises(FormError) as error:
         example_of(row)
     assert part in str(error.value)
+
+
+LEAF = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
+NAMES = st.sampled_from(
+    ["instruction", "input", "output", "system", "history", "messages", "conversations", "items", "role", "content",
+     "from", "value", "prompt", "replies", "text", "rank", "labels", "completion", "question", "response", "score",
+     "message_id", "message_tree_id", "parent_id"]
+)  # fmt: skip
+ROLES = st.sampled_from(["user", "assistant", "system", "prompter", "gpt", "human"])
+ANYTHING = st.recursive(
+    st.one_of(LEAF, ROLES),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=5)),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.dictionaries(NAMES, ANYTHING, max_size=6), st.sampled_from([None, *FORMS]))
+def test_any_json_is_a_row_or_is_refused_in_words(value: dict[str, Any], form: Any) -> None:
+    found, why = tried(value, form)
+    assert (found is None) == bool(why)
+    if found is not None:
+        back, why = tried(json.loads(json.dumps(found.row())), None)
+        assert back is not None, why
+        assert (back.messages, back.input) == (found.messages, found.input)
+
+
+def tried(value: Any, form: Any) -> tuple[Example | None, str]:
+    try:
+        return example_of(value, form), ""
+    except FormError as error:
+        return None, str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(NAMES, ANYTHING, max_size=6), max_size=5))
+def test_any_flat_export_gives_trees_or_words(rows: list[Any]) -> None:
+    for _, tree in grow_trees(enumerate(rows)):
+        if not isinstance(tree, FormError):
+            found, why = tried(tree, "oasst")
+            assert (found is None) == bool(why)
 
 
 def node(text: str, role: str, rank: int | None, *replies: dict[str, Any], **more: Any) -> dict[str, Any]:

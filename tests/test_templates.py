@@ -117,7 +117,7 @@ def read_oasst(text: str) -> list[tuple[str, str]]:
     return [("user" if role == "prompter" else role, said) for role, said in found]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(CONVERSATION, st.sampled_from(["chatml", "oasst"]))
 def test_a_rendered_text_reads_back_as_the_same_turns(
     talk: tuple[list[tuple[str, str]], str], name: str

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 
 from selfinstruct.data import templates
 from selfinstruct.data.containers import write_array, write_lines, write_parquet
-from selfinstruct.data.reading import BadRows, read_examples
+from selfinstruct.data.reading import BadRows, files_of, read_examples
 from selfinstruct.data.rows import Example, Form, FormError, join
 from selfinstruct.data.templates import Control, Template, split_answer, text_of
 from selfinstruct.errors import InputError
@@ -112,14 +112,15 @@ def check_plan(plan: Plan) -> None:
     """Refuse what does not go together, before a row is read.
 
     Raises:
-        InputError: the suffix is not the format's; the format has no place for a template; a folder is there.
+        InputError: the suffix is not the format's; the format has no place for a template; the output is there, or is
+            what is read.
     """
     suffixes = SUFFIXES.get(plan.format, ())
     if suffixes and plan.output.suffix not in suffixes:
         raise InputError(
             f"{plan.output}: the format {plan.format} is written to a file ending in {' or '.join(suffixes)}"
         )
-    if plan.output.resolve() == plan.source.resolve():
+    if plan.output.resolve() in {file.resolve() for file in files_of(plan.source, plan.split)}:
         raise InputError(f"{plan.output}: would take the place of what is read; choose another -o")
     name = plan.template.name if plan.template else None
     if name is not None and plan.format in {"openai", "sharegpt"}:
@@ -130,8 +131,8 @@ def check_plan(plan: Plan) -> None:
         raise InputError(
             "the format json holds instruction, input and output; of the templates it takes alpaca-chat alone"
         )
-    if plan.extra and plan.format != "jsonl":
-        raise InputError("--extra: only the format jsonl has a place for other fields")
+    if plan.extra and (plan.format != "jsonl" or plan.template is not None):
+        raise InputError("--extra: only the format jsonl, without a template, has a place for other fields")
     if (
         plan.format == "hf"
         and plan.output.exists()

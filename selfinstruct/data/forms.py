@@ -148,11 +148,10 @@ def _orca(row: dict[str, JSON]) -> Example:
 def _openai(row: dict[str, JSON]) -> Example:
     """`messages` of role and content; content may be a list of text parts."""
     messages = _turns(row.get("messages"), "messages")
-    given = row.get("input") if isinstance(row.get("input"), str) else ""
-    if given and not any(turn.role == "user" for turn in messages):
-        given = ""
-    score, extra = _rest(row, ("messages", "input" if given else None))
-    return Example(messages, given or "", score, extra)
+    given, asked = row.get("input"), any(turn.role == "user" for turn in messages)
+    if isinstance(given, str) and given and asked and not Example(messages).is_dialogue:
+        return Example(messages, given, *_rest(row, ("messages", "input")))  # as `Example.row` writes it
+    return Example(messages, "", *_rest(row, ("messages",)))
 
 
 def _sharegpt(row: dict[str, JSON]) -> Example:

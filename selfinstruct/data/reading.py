@@ -67,6 +67,7 @@ class BadRows:
         line = {"source": source, word: number, "reason": reason, "value": value}
         try:
             if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
             self._file.write(json.dumps(line, default=str) + "\n")
             self._file.flush()

@@ -114,6 +114,7 @@ def _llamafactory(shape: Shape) -> str:
 stage: sft
 do_train: true
 finetuning_type: full
+dataset: tokens  # has to be named; with a tokenized_path it is not read
 tokenized_path: .
 template: empty
 cutoff_len: {shape.most}
