@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from conftest import Ended, invented_rows
@@ -351,3 +353,30 @@ def test_a_large_folder_has_several_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(names) > 2
     assert names == [f"train-{at:05d}-of-{len(names):05d}.parquet" for at in range(len(names))]
     assert [row.row() for row in read_examples(tmp_path / "set")] == rows
+
+
+@pytest.mark.parametrize(
+    ("package", "words"),
+    [
+        ("pyarrow", ["export", "in.json", "-o", "o.parquet"]),
+        ("pyarrow", ["export", "in.json", "-o", "folder"]),
+        ("pyarrow", ["export", "in.parquet", "-o", "o.json"]),
+        ("jinja2", ["export", "in.json", "-o", "o.jsonl", "--template", "t.jinja"]),
+        ("huggingface_hub", ["export", "in.json", "-o", "folder", "--push", "me/x"]),
+        ("tokenizers", ["tokenize", "in.json", "-o", "o", "--tokenizer", "t.json", "--template", "oasst"]),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "x")
+    (tmp_path / "in.json").write_text(json.dumps(ROWS[:1]))
+    (tmp_path / "t.jinja").write_text("{{ messages }}")
+    parquet.write_table(pa.table({"instruction": ["a"], "output": ["b"]}), tmp_path / "in.parquet")
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = cli(*words)
+    assert (ended.status, len(ended.err.splitlines())) == (2, 1)
+    assert "selfinstruct[data]" in ended.err
