@@ -33,16 +33,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
-app.command()(converse)
-app.command()(curate)
-app.command()(decontaminate)
-app.command()(verify)
-app.command()(dedup)
-app.command()(export)
-app.command()(mix)
-app.command()(tokenize)
-app.add_typer(seeds_app, name="seeds")
 
 
 def main() -> None:
@@ -158,9 +148,6 @@ def generate(**flags: Any) -> None:
     commands.generate(flags, config, dry_run=dry_run)
 
 
-cli_derive.add_commands(app)
-
-
 @app.command()
 def status(
     output: Annotated[Path, typer.Argument(help="A dataset or its run directory.")] = Path(
@@ -261,3 +248,12 @@ def _echo_json(value: Any) -> None:
     import json
 
     typer.echo(json.dumps(value, indent=2))
+
+
+# In the order of --help: the run (above), what works on datasets, what makes rows from rows, what looks after things.
+for command in (verify, dedup, decontaminate, curate, mix, export, tokenize):
+    app.command()(command)
+cli_derive.add_commands(app)
+app.command()(converse)
+app.add_typer(seeds_app, name="seeds")
+app.add_typer(models_app, name="models")
