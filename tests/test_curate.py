@@ -200,6 +200,18 @@ def test_programs_that_do_not_end_cleanly(tmp_path: Path) -> None:
     assert len(kept) == 4
 
 
+def test_rows_without_the_part_are_copies_of_nothing(tmp_path: Path) -> None:
+    rows = [
+        example("a", "1"),
+        example("b", "2"),
+        Example((Message("text", "x"),)),
+        Example((Message("text", "y"),)),
+    ]
+    assert judged({"kind": "exact-duplicates", "field": "input"}, *rows) == [None] * 4
+    assert judged({"kind": "exact-duplicates", "field": "prompt"}, *rows) == [None] * 4
+    assert len(run(rows, [{"kind": "top-k", "k": 1}], tmp_path / "out.jsonl")) == 4
+
+
 def run(rows: list[Example], tables: list[dict[str, Any]], output: Path) -> list[dict[str, Any]]:
     curate(rows, make_steps(tables, *HERE), output)
     return [row_of(found) for found in read_examples(output)]

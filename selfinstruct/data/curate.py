@@ -95,7 +95,6 @@ class Pipeline:
     def __init__(self, steps: Sequence[Step], folder: Path) -> None:
         self.tallies = [Tally(number, step.kind) for number, step in enumerate(steps, 1)]
         self._folder = folder
-        self._steps: list[Judge | Decide] = []
         self._judging = [make_judge(step) for step in steps]
         self._deciding = [
             make_decide(step) if judge is None else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from selfinstruct.data.pipeline import Part
-from selfinstruct.data.rows import Example
+from selfinstruct.data.rows import Example, Message
 from selfinstruct.errors import InputError
 
 Texts: TypeAlias = tuple[str, ...]
@@ -30,8 +30,7 @@ def texts_of(example: Example, part: Part) -> Texts:
     elif part == "answers":
         texts = [message.content for message in messages if message.role in {"assistant", "text"}]
     elif part == "prompt":
-        before = messages[:-1] if messages[-1].role in {"assistant", "text"} else messages
-        texts = [*(message.content for message in before), example.input]
+        texts = [*(message.content for message in _before_answer(example)), example.input]
     elif part == "instruction":
         texts = [example.instruction]
     elif part == "input":
@@ -43,14 +42,19 @@ def texts_of(example: Example, part: Part) -> Texts:
     return tuple(filter(None, texts))
 
 
+def _before_answer(example: Example) -> tuple[Message, ...]:
+    answered = example.messages[-1].role in {"assistant", "text"}
+    return example.messages[:-1] if answered else example.messages
+
+
 def digest_of(example: Example, part: Part, *, normalise: bool = False) -> bytes:
     """16 bytes of hash: equal for rows with equal texts, said by the same roles, in a part.
 
     With `normalise` white space and case make no difference.
     """
     if part in {"whole", "prompt"}:
-        prompt = example.messages[:-1] if part == "prompt" else example.messages
-        told = [text for message in prompt for text in (message.role, message.content)]
+        turns = _before_answer(example) if part == "prompt" else example.messages
+        told = [text for message in turns for text in (message.role, message.content)]
         texts: Sequence[str] = [*told, example.input]
     else:
         texts = texts_of(example, part)

