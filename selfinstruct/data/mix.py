@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from time import process_time
 from typing import BinaryIO, TypeAlias
 
 import numpy as np
@@ -66,13 +67,14 @@ class Gathered:
 
 @dataclass(slots=True)
 class MixReport:
-    """How a mix came out."""
+    """How a mix came out; `seconds` of CPU are told by part of the work."""
 
     output: Path
     validation: Path | None
     manifest: Path
     sources: list[Gathered]
     counted_by: str
+    seconds: dict[str, float]
 
     @property
     def rows(self) -> int:
@@ -116,7 +118,9 @@ def mix(
             raise disk_error(folder, error) from None
         stack.callback(Lock(folder / "lock").release)
         out, dropped, *rest = stack.enter_context(replacing(*outputs))
+        clock = [process_time()]
         sources = _gather(settings, folder, dropped, stack, bad, progress)
+        clock.append(process_time())
         shares = _shares(settings, sources)
         writing = partial(_write, settings, sources, count=_counter(settings), progress=progress)
         given = writing([share.training for share in shares], RowWriter(out, output.suffix), "training")
@@ -128,8 +132,12 @@ def mix(
             )
             for one, budget in zip(sources, given, strict=True):
                 one.validation = budget
-    report = MixReport(output, validation, folder / "manifest.json", sources, _counted_by(settings))
+    clock.append(process_time())
+    report = MixReport(output, validation, folder / "manifest.json", sources, _counted_by(settings), {})
     write_atomically(report.manifest, json.dumps(_manifest(settings, report), indent=2).encode() + b"\n")
+    clock.append(process_time())
+    spent = [round(after - before, 3) for before, after in pairwise(clock)]
+    report.seconds = dict(zip(("gathering", "writing", "hashing"), spent, strict=True))
     return report
 
 

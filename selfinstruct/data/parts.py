@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from selfinstruct.data.pipeline import Part
 from selfinstruct.data.rows import Example, Message
-from selfinstruct.errors import InputError
 
 Texts: TypeAlias = tuple[str, ...]
 CHARACTERS_A_TOKEN = 3.6  # of code and English, where no tokenizer is named
@@ -84,7 +83,9 @@ def token_counter(path: Path) -> Callable[[Sequence[Texts]], list[int]]:
     Raises:
         InputError: there is none, or the package `tokenizers` is missing.
     """
-    tokenizer = load_tokenizer(path)
+    from selfinstruct.data.tokens import load_vocabulary
+
+    tokenizer = load_vocabulary(path).tokenizer
 
     def count(rows: Sequence[Texts]) -> list[int]:
         flat = [text.encode("utf-8", "replace").decode() for texts in rows for text in texts]
@@ -92,25 +93,3 @@ def token_counter(path: Path) -> Callable[[Sequence[Texts]], list[int]]:
         return [sum(next(sizes) for _ in texts) for texts in rows]
 
     return count
-
-
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a file or folder, without truncation and padding.
-
-    Raises:
-        InputError: as for `token_counter`.
-    """
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise InputError("tokens need the package tokenizers: pip install 'selfinstruct[data]'") from None
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise InputError(f"{file}: no such tokenizer; name a tokenizer.json or the folder it stands in")
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-        raise InputError(f"{file}: not a tokenizer ({' '.join(str(error).split())[:120]})") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
