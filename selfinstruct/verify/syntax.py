@@ -9,7 +9,7 @@ from selfinstruct.verify.code import Code, Found, find_code, is_sketch
 from selfinstruct.verify.formats import FORMATS
 from selfinstruct.verify.grammars import GRAMMARS, grammar_problem
 
-LONGEST: Final = 40_000  # characters; what is longer is not parsed, so that no text takes long
+LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no text takes long
 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
