@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Pool, Script
 
+from selfinstruct.derive.agreement import read_verdicts
 from selfinstruct.derive.judge import JudgeSettings, judge, read_preference, task_name
 from selfinstruct.records import Candidate, Source, row_id
 from selfinstruct.seams import Plan
@@ -214,6 +215,16 @@ def test_agreement_without_any_verdicts_is_that_with_the_parser(
     assert ended.status == 0, ended.err
     line = "syntax      passed: 15 rated right, 1 wrong; failed: 1 right, 3 wrong; agreement 90%, kappa 0.69"
     assert line in ended.out
+
+
+def test_agreement_reads_what_the_command_verify_wrote(
+    cli: Cli, tmp_path: Path, rows: list[dict[str, str]]
+) -> None:
+    data = write(tmp_path / "in.json", rows)
+    assert cli("verify", data, "--level", "run", "--sandbox", "none").status == 0
+    found = read_verdicts([data])
+    # What cannot be parsed is not run, and has no line: the parser is asked again when it is counted.
+    assert found == {row_id(row): {"run": True} for k, row in enumerate(rows) if k % 5}
 
 
 def test_pairs_and_the_share_that_held(cli: Cli, tmp_path: Path, rows: list[dict[str, str]]) -> None:
