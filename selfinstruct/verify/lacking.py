@@ -10,7 +10,7 @@ import re
 
 PACKAGE, NETWORK, FILE, ENVIRONMENT = "missing_package", "needs_network", "needs_file", "needs_environment"
 INPUT, ARGUMENTS, DISPLAY, BROWSER = "needs_input", "needs_arguments", "needs_display", "needs_browser"
-TABLE, DIALECT, VERSION = "missing_table", "other_dialect", "other_version"
+TABLE, DIALECT, VERSION, CONTEXT = "missing_table", "other_dialect", "other_version", "needs_context"
 
 _ANY: list[tuple[str, str]] = [
     (NETWORK, r"(?i)network is unreachable|temporary failure in name resolution|name or service not known"),
@@ -91,10 +91,54 @@ _RULES = {
 _NO_MODULE = re.compile(
     r"^ModuleNotFoundError: No module named '([\w.]+)'(; '[\w.]+' is not a package)?", re.MULTILINE
 )
-_USAGE = re.compile(r"^[ \t]*usage\b", re.IGNORECASE | re.MULTILINE)
+_USAGE = re.compile(r"(?:^|: )usage\b", re.IGNORECASE | re.MULTILINE)
 _TAKES_ARGUMENTS = re.compile(
     r"\bargv\b|\bargparse\b|\bargs\b|\bARGV\b|\$#|\$\{?[1-9@*]|\bos\.Args\b|\bflag\.|commandArgs|\barg\["
 )
+# Messages that name what is not defined.
+_UNDEFINED = {
+    "python": r"^NameError: (?:name|free variable) '(\w+)'",
+    "javascript": r"^ReferenceError: ([\w$]+) is not defined",
+    "typescript": r"^ReferenceError: ([\w$]+) is not defined",
+    "ruby": r"undefined (?:local variable or )?method [`'](\w+)' for main|uninitialized constant (\w+)",
+    "php": r"Call to undefined function (\w+)\(|Class \"(\w+)\" not found|Undefined (?:constant \"|variable \$)(\w+)",
+    "perl": r"Undefined subroutine &main::(\w+)|Global symbol \"[$@%](\w+)\"",
+    "lua": r"nil value \((?:global|field|upvalue) '(\w+)'\)",
+    "r": r"object '([\w.]+)' not found|could not find function \"([\w.]+)\"",
+    "c": r"error: '(\w+)' undeclared|undefined type '(?:struct |union |enum )?(\w+)'|unknown type name '(\w+)'|"
+    r"undefined reference to [`'](\w+)'",
+    "cpp": r"error: '([\w:]+)' (?:was|has) not (?:been )?declared|'(\w+)' does not name a type|'(\w+)' is not a class|"
+    r"undefined reference to [`'](\w+)",
+    "java": r"symbol: +(?:class|variable|method) (\w+)",
+    "go": r"undefined: (\w+)",
+    "rust": r"cannot find (?:type|value|function|trait|macro|struct[\w ,/]*|tuple struct[\w ,/]*) `(\w+)`|"
+    r"use of undeclared type `(\w+)`",
+}
+_QUOTES = {0x2018: "'", 0x2019: "'"}  # of compilers that know typography
+_NAMES = {language: re.compile(pattern, re.MULTILINE) for language, pattern in _UNDEFINED.items()}
+
+
+def needs_context(language: str, printed: str, task: str) -> bool:
+    """Whether all the names that are not defined stand in the task, which so takes them for given.
+
+    Args:
+        language: canonical name.
+        printed: what the failed program or its compiler printed.
+        task: the instruction and the input.
+    """
+    rule = _NAMES.get(language)
+    names = (
+        {next(filter(None, groups.groups())) for groups in rule.finditer(printed.translate(_QUOTES))}
+        if rule
+        else set()
+    )
+    given = {_stem(word) for word in re.findall(r"\w+", task)}
+    return bool(names) and all(_stem(name) in given for name in names)
+
+
+def _stem(name: str) -> str:
+    """ "orders" speaks of `Order`."""
+    return name.lower().rstrip("s")
 
 
 def what_is_lacking(language: str, code: str, printed: str, library: frozenset[str]) -> str | None:

@@ -90,6 +90,22 @@ _JAVA_TYPE = re.compile(
     r"(?:class|interface|enum|record)\s+(?P<name>\w+)",
     re.MULTILINE,
 )
+_JAVA_METHOD = re.compile(
+    r"^[ \t]*(?!(?:if|for|while|switch|else|try|do|return|catch|new|throw)\b)(?:@\w+\s+)?"
+    r"[\w<>\[\],.? ]+[ >\]]\w+\s*\([^;{}()]*\)\s*(?:throws[\w., ]+)?\{",
+    re.MULTILINE,
+)
+_JAVA_IMPORT = re.compile(r"^[ \t]*import\s[^;]*;", re.MULTILINE)
+_JAVA_PRELUDE = "".join(
+    f"import java.{name}.*;\n"
+    for name in "util util.function util.stream util.concurrent io math text time nio.file".split()  # noqa: SIM905
+)
+_GO_STANDARD = {
+    name.rpartition("/")[2]: name
+    for name in """bufio bytes context container/heap container/list encoding/csv encoding/hex encoding/json errors
+    fmt io log math math/rand net/http net/url os path/filepath reflect regexp sort strconv strings sync
+    sync/atomic testing time unicode unicode/utf8""".split()  # noqa: SIM905
+}
 _JAVA_PACKAGE = re.compile(r"^[ \t]*package\s+([\w.]+)\s*;", re.MULTILINE)
 
 
@@ -98,7 +114,8 @@ def lay_out(language: str, code: str, setup: str = "") -> Layout | None:
 
     Args:
         language: canonical name.
-        code: the whole program, or functions without a main program: these are compiled or loaded only.
+        code: the whole program, or functions without a main program: these are compiled or loaded only. In C,
+            C++, Go and Java they get the usual includes and imports if they come with none.
         setup: SQL that makes the tables.
 
     Returns:
@@ -156,7 +173,11 @@ def _cpp(code: str) -> Layout:
 def _java(code: str) -> Layout | None:
     types = list(_JAVA_TYPE.finditer(code))
     if not types:
-        return None  # a method without its class
+        if not _JAVA_METHOD.search(code):
+            return None  # statements, which stand in no method
+        imports = "\n".join(_JAVA_IMPORT.findall(code))
+        body = _JAVA_IMPORT.sub("", code)
+        return _java(f"{_JAVA_PRELUDE}{imports}\nclass Methods {{\n{body}\n}}")
     public = next((found["name"] for found in types if "public" in found["head"]), None)
     main = _MAIN["java"].search(code)
     holder = [found["name"] for found in types if main and found.start() < main.start()][-1:]
@@ -172,7 +193,9 @@ def _java(code: str) -> Layout | None:
 def _go(code: str) -> Layout | None:
     package = re.search(r"^package\s+(\w+)", code, re.MULTILINE)
     if package is None:
-        return None
+        if not re.search(r"^(?:func|type|import)\s", code, re.MULTILINE):
+            return None  # statements, which stand in no function
+        return _go(f"package main\n\n{_go_imports(code)}\n{code}")
     files = {"main.go": _bytes(code)}
     runs = package[1] == "main"
     if runs and not _MAIN["go"].search(code):
@@ -180,6 +203,14 @@ def _go(code: str) -> Layout | None:
     env = {**GO_SETTINGS, "GOCACHE": "/tmp/go"}  # noqa: S108 - in the sandbox, and only if there is no better
     compiler = ("{tool}", "build", "-o", "main", *files)
     return Layout(files, ("./main",) if runs else (), compiler, _GO, env)
+
+
+def _go_imports(code: str) -> str:
+    """Imports of the library's packages that functions without a file's head use."""
+    if re.search(r"^import\b", code, re.MULTILINE):
+        return ""
+    used = sorted({name for name in re.findall(r"\b([a-z0-9]+)\.[A-Z]", code) if name in _GO_STANDARD})
+    return "".join(f'import "{_GO_STANDARD[name]}"\n' for name in used)
 
 
 def _rust(code: str) -> Layout:

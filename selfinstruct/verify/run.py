@@ -12,7 +12,7 @@ import sys
 
 from selfinstruct.records import JSON
 from selfinstruct.verify.code import Found, find_code
-from selfinstruct.verify.lacking import DIALECT, what_is_lacking
+from selfinstruct.verify.lacking import CONTEXT, DIALECT, needs_context, what_is_lacking
 from selfinstruct.verify.programs import JOINABLE, NO_PROGRAMS, RUNNABLE, Layout, lay_out
 from selfinstruct.verify.sandbox import Result, Sandbox
 from selfinstruct.verify.toolchains import Toolchain, find_toolchain
@@ -36,7 +36,7 @@ _REASONS = {
 }  # fmt: skip
 
 
-def run_program(found: Found, input_: str, sandbox: Sandbox | None) -> Verdict:
+def run_program(found: Found, input_: str, sandbox: Sandbox | None, instruction: str = "") -> Verdict:
     """Run the program of an answer; it must end by itself, and well.
 
     It can read the task's input as standard input and as the file `input.txt`. Where it fails and the input
@@ -47,6 +47,7 @@ def run_program(found: Found, input_: str, sandbox: Sandbox | None) -> Verdict:
         found: what `code.find_code` found.
         input_: the task's input.
         sandbox: where to run it; several threads may use the same. None where there is none.
+        instruction: the task's; what it or the input names may be taken for given by the program.
 
     Returns:
         `failed` with `compile_error`, `exit_status`, `signal`, `timeout`, `memory`, `processes` or `output`;
@@ -73,7 +74,8 @@ def run_program(found: Found, input_: str, sandbox: Sandbox | None) -> Verdict:
     toolchain = find_toolchain(sandbox, language)
     if toolchain is None:
         return Verdict("run", "unavailable", "no_toolchain", evidence)
-    verdict, _ = _try(toolchain, program.text, input_, sandbox)
+    task = f"{instruction}\n{input_}"
+    verdict, _ = _try(toolchain, program.text, input_, sandbox, task=task)
     if verdict.status in {"passed", "skipped"} or language not in JOINABLE:
         return verdict
     before = find_code("", "", input_, language, "write").program if input_.strip() else None
@@ -99,7 +101,7 @@ def run_code(language: str, code: str, sandbox: Sandbox, stdin: str = "") -> tup
 
 
 def _try(
-    toolchain: Toolchain, code: str, input_: str, sandbox: Sandbox, before: str = ""
+    toolchain: Toolchain, code: str, input_: str, sandbox: Sandbox, before: str = "", task: str = ""
 ) -> tuple[Verdict, bytes]:
     language = toolchain.language
     setup = before if language == "sql" else ""
@@ -110,14 +112,17 @@ def _try(
     result = _start(layout, toolchain, input_, sandbox)
     if result.status == "ok":
         return Verdict("run", "passed", "", evidence), result.stdout
-    printed = _printed(result)
-    evidence |= {"message": _ADDRESS.sub("0x...", printed[-_MESSAGE:]).strip()}
-    if result.code is not None:
+    compiling = layout.compile and (not layout.run or result.code == _COMPILE_FAILED)
+    printed = _printed(result).strip()
+    # A compiler's first words tell most, a program's last.
+    evidence |= {"message": _ADDRESS.sub("0x...", printed[:_MESSAGE] if compiling else printed[-_MESSAGE:])}
+    if result.code is not None and not compiling:
         evidence |= {result.status: result.code}
     if result.status in {"exit", "signal"} and (lack := what_is_lacking(language, code, printed, _LIBRARY)):
         status: Status = "skipped" if lack == DIALECT else "unavailable"
         return Verdict("run", status, lack, evidence), result.stdout
-    compiling = layout.compile and (not layout.run or result.code == _COMPILE_FAILED)
+    if result.status == "exit" and needs_context(language, printed, task):
+        return Verdict("run", "unavailable", CONTEXT, evidence), result.stdout
     reason = "compile_error" if compiling and result.status == "exit" else _REASONS[result.status]
     return Verdict("run", "failed", reason, evidence), result.stdout
 

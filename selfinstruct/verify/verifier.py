@@ -38,7 +38,7 @@ class Verifier:
     def run(self, candidate: Candidate) -> Verdict:
         """Whether the candidate's program ends cleanly (level `run`)."""
         with self._turns:
-            return run_program(find(candidate), candidate.input, self._sandbox)
+            return run_program(find(candidate), candidate.input, self._sandbox, candidate.instruction)
 
     def test(self, language: str, subject: Outline, tests: str, input_: str) -> Verdict:
         """Whether a program passes tests that its stub does not pass (level `tests`)."""
