@@ -23,6 +23,8 @@ _ANY: list[tuple[str, str]] = [
 _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
     "python": [
         (INPUT, r"^EOFError: EOF when reading a line"),
+        (INPUT, r"\binput\(.*\n(?:\s*[~^]+\s*\n)?ValueError: (?:invalid literal|could not convert|not enough values)"),
+        (TABLE, r"^sqlite3\.OperationalError: no such table"),
         (NETWORK, r"^(?:urllib\.error\.URLError|socket\.gaierror|ConnectionRefusedError)\b"),
         (DISPLAY, r"^_tkinter\.TclError: (?:no display name|couldn't connect)"),
         (FILE, r"^FileNotFoundError:|^PermissionError:|^NotADirectoryError:"),
@@ -49,6 +51,7 @@ _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
     "cpp": [(PACKAGE, r"fatal error: .*No such file or directory|file not found|cannot find -l")],
     "java": [
         (PACKAGE, r"error: package (?!java\.|javax\.(?:swing|crypto|xml|net|sql)\b)[\w.]+ does not exist"),
+        (INPUT, r"java\.util\.InputMismatchException"),
         (INPUT, r"java\.util\.NoSuchElementException(?:: No line found)?$(?=[\s\S]*java\.util\.Scanner)"),
         (DISPLAY, r"java\.awt\.HeadlessException|NoClassDefFoundError: .*awt|UnsatisfiedLinkError: .*awt"),
         (NETWORK, r"java\.net\.(?:UnknownHost|Connect|Socket)Exception"),
@@ -132,13 +135,11 @@ def needs_context(language: str, printed: str, task: str) -> bool:
         if rule
         else set()
     )
-    given = {_stem(word) for word in re.findall(r"\w+", task)}
-    return bool(names) and all(_stem(name) in given for name in names)
-
-
-def _stem(name: str) -> str:
-    """ "orders" speaks of `Order`."""
-    return name.lower().rstrip("s")
+    words = set(re.findall(r"\w+", task))
+    lower = {word.lower() for word in words}
+    return bool(names) and all(
+        name in words or f"{name.lower()}s" in lower for name in names
+    )  # orders: `Order`
 
 
 def what_is_lacking(language: str, code: str, printed: str, library: frozenset[str]) -> str | None:

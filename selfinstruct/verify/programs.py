@@ -32,7 +32,7 @@ for name in sys.argv[1:]:
             sys.exit(1)
 """
 # What compiled packages are found by: they must be the same where the library is compiled.
-GO_SETTINGS = {"GO111MODULE": "off", "CGO_ENABLED": "0", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
+GO_SETTINGS = {"GO111MODULE": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
 _C_PRELUDE = "".join(
     f"#include <{name}.h>\n"
     for name in "stdio stdlib string math ctype stdbool stdint limits float assert errno time".split()  # noqa: SIM905
@@ -91,7 +91,7 @@ _JAVA_TYPE = re.compile(
     re.MULTILINE,
 )
 _JAVA_METHOD = re.compile(
-    r"^[ \t]*(?!(?:if|for|while|switch|else|try|do|return|catch|new|throw)\b)(?:@\w+\s+)?"
+    r"^[ \t]*(?=[\w<@])(?!(?:if|for|while|switch|else|try|do|return|catch|new|throw)\b)(?:@\w+\s+)?"
     r"[\w<>\[\],.? ]+[ >\]]\w+\s*\([^;{}()]*\)\s*(?:throws[\w., ]+)?\{",
     re.MULTILINE,
 )
@@ -158,7 +158,7 @@ def _c(code: str) -> Layout:
         return Layout({"main.c": _bytes(code)}, ("./main",), (*compiler, "-lm", "-lpthread"), _BUILD)
     if "#include" not in code:
         code = _C_PRELUDE + code
-    return Layout({"main.c": _bytes(code)}, (), (*compiler, "-c"), _BUILD)
+    return Layout({"main.c": _bytes(code)}, (), (*compiler, "-fsyntax-only"), _BUILD)
 
 
 def _cpp(code: str) -> Layout:
@@ -167,7 +167,7 @@ def _cpp(code: str) -> Layout:
         return Layout({"main.cpp": _bytes(code)}, ("./main",), (*compiler, "-lpthread"), _BUILD)
     if "#include" not in code:
         code = _CPP_PRELUDE + code
-    return Layout({"main.cpp": _bytes(code)}, (), (*compiler, "-c"), _BUILD)
+    return Layout({"main.cpp": _bytes(code)}, (), (*compiler, "-fsyntax-only"), _BUILD)
 
 
 def _java(code: str) -> Layout | None:

@@ -30,6 +30,7 @@ _LIBRARY = frozenset(sys.stdlib_module_names) | {
     "msilib", "nis", "nntplib", "ossaudiodev", "parser", "pipes", "smtpd", "sndhdr", "spwd", "sunau", "symbol",
     "telnetlib", "tomllib", "uu", "xdrlib", "zoneinfo", "annotationlib", "compression",
 }  # fmt: skip
+_LAST_WORDS_TELL = {"python", "bash", "sql"}  # the others name the error first, then where it was
 _REASONS = {
     "exit": "exit_status", "signal": "signal", "timeout": "timeout", "cpu": "timeout", "memory": "memory",
     "processes": "processes", "output": "output",
@@ -113,9 +114,8 @@ def _try(
     if result.status == "ok":
         return Verdict("run", "passed", "", evidence), result.stdout
     compiling = layout.compile and (not layout.run or result.code == _COMPILE_FAILED)
-    printed = _printed(result).strip()
-    # A compiler's first words tell most, a program's last.
-    evidence |= {"message": _ADDRESS.sub("0x...", printed[:_MESSAGE] if compiling else printed[-_MESSAGE:])}
+    printed = _printed(result)
+    evidence |= {"message": _message(language, result)}
     if result.code is not None and not compiling:
         evidence |= {result.status: result.code}
     if result.status in {"exit", "signal"} and (lack := what_is_lacking(language, code, printed, _LIBRARY)):
@@ -148,3 +148,10 @@ def _start(layout: Layout, toolchain: Toolchain, input_: str, sandbox: Sandbox) 
 def _printed(result: Result) -> str:
     text = (result.stdout[-_LOOKED_AT:] + b"\n" + result.stderr[-_LOOKED_AT:]).decode("utf-8", "replace")
     return text.replace("\r\n", "\n")
+
+
+def _message(language: str, result: Result) -> str:
+    """What tells most of what was printed; without addresses in memory, which differ from run to run."""
+    text = (result.stderr.strip() or result.stdout.strip()).decode("utf-8", "replace")
+    text = text[-_MESSAGE:] if language in _LAST_WORDS_TELL else text[:_MESSAGE]
+    return _ADDRESS.sub("0x...", text)

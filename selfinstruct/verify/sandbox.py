@@ -144,12 +144,12 @@ def open_sandbox(name: SandboxName = "auto") -> Sandbox:
     Raises:
         SandboxUnavailable: it does not work here.
     """
+    if os.name != "posix":
+        raise SandboxUnavailable("no sandbox works on this system: use Linux (WSL 2 will do)")
     from selfinstruct.verify.bare import open_bare
     from selfinstruct.verify.bwrap import open_bwrap
     from selfinstruct.verify.container import open_container
 
-    if os.name != "posix":
-        raise SandboxUnavailable("no sandbox works on this system: use Linux (WSL 2 will do)")
     if name == "bwrap":
         return open_bwrap()
     if name == "container":

@@ -5,7 +5,6 @@ Nothing is installed, and no program of a stranger's is run here.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
@@ -163,7 +162,7 @@ def compile_go_library(go: str, folder: Path) -> None:
                 [go, "build", *_GO_LIBRARY], env={**place, **GO_SETTINGS}, cwd=work, check=True,
                 capture_output=True, text=True, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-            with contextlib.suppress(FileExistsError):  # another process was faster
+            if not folder.is_dir():  # else another process was faster
                 Path(work, "cache").rename(folder)
     except subprocess.CalledProcessError as error:
         said = error.stderr.strip().splitlines()[-1:]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from selfinstruct.verify.sandbox import Ending, Limits
 
@@ -22,7 +22,10 @@ _CENSUS_SECONDS = 0.04  # between two looks at memory: a program fills some 100 
 _START_SECONDS = 30.0  # for a command that greets, until it does
 _IDLE_SECONDS = 0.005  # between two looks whether it has ended, once nobody can print any more
 _CHUNK = 1 << 16
-_SHARE_OF_MEMORY = ("RssAnon", "RssShmem", "VmSwap")  # file pages are no memory of the program's
+_SHARE_OF_MEMORY = re.compile(
+    rb"(?:RssAnon|RssShmem|VmSwap):\s*(\d+)"
+)  # pages of files are not the program's
+_TICKS = os.sysconf("SC_CLK_TCK")
 _LINUX = sys.platform == "linux"
 
 
@@ -215,27 +218,20 @@ def _look(process: int, limits: Limits) -> tuple[Ending | None, float]:
     """The limit that the process and its children have met, and the processor time they have used."""
     memory, ticks, count = 0, 0, 0
     for number in tree(process):
-        with contextlib.suppress(OSError, ValueError):  # it has just ended
-            fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
-            ticks += sum(map(int, fields[11:15]))  # its own, and of children it has waited for
-            count += int(fields[17])  # threads
-            memory += _memory(number)
-    used = ticks / os.sysconf("SC_CLK_TCK")
+        fields = _read(f"/proc/{number}/stat").rpartition(b")")[2].split()
+        if not fields:  # it has just ended
+            continue
+        ticks += sum(map(int, fields[11:15]))  # its own, and of children it has waited for
+        count += int(fields[17])  # threads
+        for value in _SHARE_OF_MEMORY.findall(_read(f"/proc/{number}/status")):
+            memory += int(value) << 10
+    used = ticks / _TICKS
     if memory > limits.memory_bytes:
         return "memory", used
     if used > limits.cpu_seconds:
         return "cpu", used
     # The wrappers of a sandbox are among them, and the kernel has held the number already.
     return ("processes" if count > limits.processes + 8 else None), used
-
-
-def _memory(process: int) -> int:
-    total = 0
-    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name in _SHARE_OF_MEMORY:
-            total += int(value.split()[0]) << 10
-    return total
 
 
 def tree(process: int) -> Iterator[int]:
@@ -245,7 +241,19 @@ def tree(process: int) -> Iterator[int]:
         process = found.pop()
         yield process
         with contextlib.suppress(OSError):  # it has just ended
-            for thread in Path(f"/proc/{process}/task").iterdir():
-                with contextlib.suppress(OSError):
-                    children = (thread / "children").read_text(encoding="ascii")
-                    found += map(int, children.split())
+            for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 - many times a second
+                found += map(int, _read(f"/proc/{process}/task/{thread}/children").split())
+
+
+def _read(file: str) -> bytes:
+    """A small file of /proc; empty if its process has just ended."""
+    try:
+        number = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(number, _CHUNK)
+    except OSError:
+        return b""
+    finally:
+        os.close(number)
