@@ -112,10 +112,11 @@ def test_programs_pass_and_fail(sandbox: Sandbox, language: str, good: str, bad:
         (replace(found("python", "1 / 0"), prose=True), "prose"),
         (found("java", "for (int i = 0; i < 3; i++) { }"), "fragment"),
         (found("go", "x := 3"), "fragment"),
+        (found("javascript", "handleClick(event) {\n  count++;\n}"), "fragment"),
     ],
 )
 def test_where_there_is_nothing_to_run(sandbox: Sandbox, given: Found, reason: str) -> None:
-    if given.program is not None and given.program.language in {"java", "go"}:
+    if given.program is not None and given.program.language in {"java", "go", "javascript"}:
         need(sandbox, given.program.language)
     verdict = run_program(given, "", sandbox)
     assert (verdict.level, verdict.status, verdict.reason) == ("run", "skipped", reason)
@@ -171,6 +172,8 @@ def test_code_of_the_input_is_put_before(sandbox: Sandbox) -> None:
         ("python", "print(orders)", "needs_context"),
         ("javascript", "document.title = 1", "needs_browser"),
         ("javascript", "require('express')", "missing_package"),
+        ("javascript", "db.orders.find()", "needs_context"),
+        ("javascript", "fetch('/api/x')", "needs_browser"),
         ("javascript", "import express from 'express'", "missing_package"),
         ("javascript", "require('fs').readFileSync('x.json')", "needs_file"),
         ("bash", "frobnicate --all", "missing_package"),
@@ -225,14 +228,14 @@ def test_a_program_that_does_not_end(sandbox: Sandbox, monkeypatch: pytest.Monke
 
     def hasty(language: str, code: str, setup: str) -> programs.Layout | None:
         layout = programs.lay_out(language, code, setup)
-        return layout and replace(layout, limits=replace(LIMITS, seconds=0.5))
+        return layout and replace(layout, limits=replace(LIMITS, seconds=1.0))
 
     monkeypatch.setattr(run, "lay_out", hasty)
-    for code in (
-        "while True: pass",
-        "import http.server as h\nh.HTTPServer(('', 8000), None).serve_forever()",
-    ):
-        assert run_program(found("python", code), "", sandbox).reason == "timeout"
+    verdict = run_program(found("python", "while True: pass"), "", sandbox)
+    assert (verdict.status, verdict.reason) == ("failed", "timeout")
+    server = "import http.server as h\nh.HTTPServer(('', 8000), None).serve_forever()"
+    verdict = run_program(found("python", server), "", sandbox)
+    assert (verdict.status, verdict.reason) == ("unavailable", "server")
 
 
 # --- evidence, toolchains ----------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Bwrap:
                 words += ["--setenv", variable, value]
             command = [_path("bwrap"), *words, "--", *_launch(limits, user if root else None), *argv]
             ended = watch(
-                command, _ANSWER + stdin, limits, end=_kill, env={}, greeting=_GREETING,
+                command, _ANSWER + stdin, limits, end=_kill, env={}, greeting=_GREETING, own_network=True,
                 descriptors=(*kept, passwd, group, rules),
             )  # fmt: skip
         return _result(ended)
@@ -233,7 +233,7 @@ def _result(ended: Watched) -> Result:
         said = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise SandboxUnavailable(f"sandbox bwrap: {''.join(said) or 'it does not start'}; {_advice()}")
     if ended.met is not None:
-        return Result(ended.met, None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)
+        return Result(ended.met, None, ended.stdout, ended.stderr, ended.seconds, ended.cpu, ended.listening)
     code = ended.returncode
     if code == 128 + signal.SIGXCPU:
         return Result("cpu", None, ended.stdout, ended.stderr, ended.seconds, ended.cpu)

@@ -38,6 +38,8 @@ _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
         (BROWSER, r"ReferenceError: (?:\$|jQuery|React|Vue|angular|d3|chrome|browser) is not defined"),
         (BROWSER, r"ReferenceError: (?:XMLHttpRequest|HTMLElement|Image|FileReader|requestAnimationFrame) is not"),
         (BROWSER, r"SyntaxError: Unexpected token '<'"),  # JSX
+        (BROWSER, r"TypeError: Failed to parse URL"),  # relative to a page
+        (CONTEXT, r"ReferenceError: db is not defined"),  # a database's own shell
         (NETWORK, r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|fetch failed"),
         (FILE, r"ENOENT|EROFS|EACCES"),
     ],

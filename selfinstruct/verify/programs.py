@@ -78,6 +78,10 @@ NO_PROGRAMS = frozenset({"html", "css", "json", "yaml", "regex", "docker", "make
 RUNNABLE = frozenset({*_SCRIPTS, "javascript", "typescript", "sql", "c", "cpp", "java", "go", "rust"})
 
 _MODULE = re.compile(r"^[ \t]*(import\s.*['\"]|import\s*\{|export\s)", re.MULTILINE)
+_METHOD = re.compile(
+    r"^(?:async |static |get |set )?(?!(?:if|for|while|switch|with|function|catch)\b)\w+ ?\([^()\n]*\) ?\{",
+    re.MULTILINE,
+)
 _MAIN = {
     "c": re.compile(r"\bmain\s*\("),
     "cpp": re.compile(r"\bmain\s*\("),
@@ -141,7 +145,9 @@ def _bytes(text: str) -> bytes:
     return (text.rstrip("\n") + "\n").encode("utf-8", "replace")
 
 
-def _javascript(code: str) -> Layout:
+def _javascript(code: str) -> Layout | None:
+    if _METHOD.search(code):
+        return None  # of an object or class that is not here
     file = "main.mjs" if _MODULE.search(code) else "main.js"
     return Layout({file: _bytes(code)}, ("{tool}", "--max-old-space-size=512", file), limits=_MANY)
 

@@ -52,9 +52,10 @@ def run_program(found: Found, input_: str, sandbox: Sandbox | None, instruction:
 
     Returns:
         `failed` with `compile_error`, `exit_status`, `signal`, `timeout`, `memory`, `processes` or `output`;
-        `unavailable` with `no_sandbox`, `no_toolchain`, `no_runner` (a language that nobody runs here) or
-        the thing that is lacking (`lacking`); `skipped` with `no_program`, `prose` (code in an explanation),
-        `fragment`, `other_dialect` (of SQL) or `not_run` (what is no program: HTML, YAML, ...).
+        `unavailable` with `no_sandbox`, `no_toolchain`, `no_runner` (a language that nobody runs here),
+        `server` (it waited for connections when its time was up) or the thing that is lacking (`lacking`);
+        `skipped` with `no_program`, `prose` (code in an explanation), `fragment`, `other_dialect` (of SQL) or
+        `not_run` (what is no program: HTML, YAML, ...).
 
     Raises:
         SandboxUnavailable: the sandbox itself failed.
@@ -118,6 +119,8 @@ def _try(
     evidence |= {"message": _message(language, result)}
     if result.code is not None and not compiling:
         evidence |= {result.status: result.code}
+    if result.listening:
+        return Verdict("run", "unavailable", "server", evidence), result.stdout
     if result.status in {"exit", "signal"} and (lack := what_is_lacking(language, code, printed, _LIBRARY)):
         status: Status = "skipped" if lack == DIALECT else "unavailable"
         return Verdict("run", status, lack, evidence), result.stdout

@@ -87,6 +87,7 @@ class Result:
         stderr: the same.
         seconds: wall time.
         cpu: processor time in seconds, with the sandbox's own.
+        listening: when its time was up it was waiting for connections (told by `bwrap` only).
     """
 
     status: Ending
@@ -95,6 +96,7 @@ class Result:
     stderr: bytes
     seconds: float
     cpu: float
+    listening: bool = False
 
 
 class Sandbox(Protocol):

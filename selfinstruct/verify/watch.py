@@ -124,6 +124,7 @@ class Watched:
         stderr: what it printed there.
         seconds: wall time since the greeting.
         cpu: processor time in seconds, of all its processes.
+        listening: when its time was up a child of the command was waiting for connections.
     """
 
     greeted: bool
@@ -133,6 +134,7 @@ class Watched:
     stderr: bytes
     seconds: float
     cpu: float
+    listening: bool
 
 
 def watch(
@@ -146,6 +148,7 @@ def watch(
     descriptors: Sequence[int] = (),
     census: bool = True,
     greeting: bytes = b"",
+    own_network: bool = False,
 ) -> Watched:
     """Run a command until it ends or meets a limit.
 
@@ -159,6 +162,7 @@ def watch(
         descriptors: open files that it inherits.
         census: whether to count what its processes use (where the system tells it: Linux).
         greeting: what the command prints first of all; it is fed nothing before, and its time begins then.
+        own_network: whether its children have a network of their own.
 
     Raises:
         OSError: the command cannot be started.
@@ -192,6 +196,7 @@ def watch(
             while streams.printing and streams.room >= 0 and streams.move(0):
                 pass  # what was printed last
             met = "output" if streams.room < 0 else None
+        listening = met == "timeout" and own_network and _listens(process.pid)
     finally:
         if ended is None:
             end(process.pid)
@@ -201,8 +206,8 @@ def watch(
     out, seconds = streams.out, time.monotonic() - began
     cpu = max(ended[1], used)
     return Watched(
-        not streams.greeting, met, ended[0], bytes(out["stdout"]), bytes(out["stderr"]), seconds, cpu
-    )
+        not streams.greeting, met, ended[0], bytes(out["stdout"]), bytes(out["stderr"]), seconds, cpu, listening
+    )  # fmt: skip
 
 
 def _reap(process: subprocess.Popen[bytes], *, block: bool = False) -> tuple[int, float] | None:
@@ -243,6 +248,16 @@ def tree(process: int) -> Iterator[int]:
         with contextlib.suppress(OSError):  # it has just ended
             for thread in os.listdir(f"/proc/{process}/task"):  # noqa: PTH208 - many times a second
                 found += map(int, _read(f"/proc/{process}/task/{thread}/children").split())
+
+
+def _listens(process: int) -> bool:
+    """Whether a child of the process has a socket that waits for connections (state 0A)."""
+    for number in list(tree(process))[1:]:
+        for name in ("tcp", "tcp6"):
+            lines = _read(f"/proc/{number}/net/{name}").splitlines()[1:]
+            if any(line.split()[3:4] == [b"0A"] for line in lines):
+                return True
+    return False
 
 
 def _read(file: str) -> bytes:
