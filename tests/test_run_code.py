@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from selfinstruct.display import rejection_notes
 from selfinstruct.records import Candidate, Decision
 from selfinstruct.report import Entry
+from selfinstruct.seeds import load
 from selfinstruct.verify import programs, run
-from selfinstruct.verify.code import Code, Found
+from selfinstruct.verify.code import Code, Found, find_code
 from selfinstruct.verify.lacking import needs_context, what_is_lacking
 from selfinstruct.verify.run import run_program
 from selfinstruct.verify.sandbox import LIMITS, Sandbox, SandboxUnavailable, open_sandbox
@@ -112,11 +113,13 @@ def test_programs_pass_and_fail(sandbox: Sandbox, language: str, good: str, bad:
         (replace(found("python", "1 / 0"), prose=True), "prose"),
         (found("java", "for (int i = 0; i < 3; i++) { }"), "fragment"),
         (found("go", "x := 3"), "fragment"),
+        (found("c", "int i;\nfor (i = 0; i < 3; i++) {}"), "fragment"),
+        (found("cpp", "if (x) return y;"), "fragment"),
         (found("javascript", "handleClick(event) {\n  count++;\n}"), "fragment"),
     ],
 )
 def test_where_there_is_nothing_to_run(sandbox: Sandbox, given: Found, reason: str) -> None:
-    if given.program is not None and given.program.language in {"java", "go", "javascript"}:
+    if given.program is not None and given.program.language in {"java", "go", "javascript", "c", "cpp"}:
         need(sandbox, given.program.language)
     verdict = run_program(given, "", sandbox)
     assert (verdict.level, verdict.status, verdict.reason) == ("run", "skipped", reason)
@@ -180,6 +183,7 @@ def test_code_of_the_input_is_put_before(sandbox: Sandbox) -> None:
         ("sql", "SELECT * FROM orders", "missing_table"),
         ("c", "#include <curl/nothing.h>\nint main(void) { return 0; }", "missing_package"),
         ("c", "int f(struct order *o) { return o->cents + RATE; }", "needs_context"),
+        ("java", "int depth(TreeNode t) { return t == null ? 0 : 1; }", "needs_context"),
         ("java", "import org.apache.Thing;\nclass A {}", "missing_package"),
         ("go", 'package main\nimport "github.com/a/b"\nfunc main() { b.C() }', "missing_package"),
         ("rust", "use rand::Rng;\nfn main() {}", "missing_package"),
@@ -330,3 +334,15 @@ def test_go_library_is_compiled_once(sandbox: Sandbox, tmp_path: Path) -> None:
         compile_go_library(go.path, tmp_path / "go" / "1")
     assert [path.name for path in (tmp_path / "go").iterdir()] == ["1"]
     assert any((tmp_path / "go" / "1").iterdir())
+
+
+@pytest.mark.slow
+def test_no_answer_of_the_seeds_fails(sandbox: Sandbox) -> None:
+    """All of them are right, and many are pieces that take things for given."""
+    failed = []
+    for seed in load():
+        given = find_code(seed.instruction, seed.input, seed.output, seed.language, seed.kind)
+        verdict = run_program(given, seed.input, sandbox, seed.instruction)
+        if verdict.status == "failed":
+            failed.append((seed.id, verdict.reason, verdict.evidence))
+    assert failed == []

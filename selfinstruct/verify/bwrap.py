@@ -184,15 +184,15 @@ def _system() -> tuple[str, ...]:
 
 def _launch(limits: Limits, user: int | None) -> list[str]:
     """What comes before the program inside the sandbox: limits of the kernel, and root's change of user."""
-    command = ["/bin/sh", "-c", _LAUNCH, "sh", _path("prlimit"), "--core=0", "--nofile=256"]
-    command += [f"--cpu={round(limits.cpu_seconds) + 1}", f"--fsize={limits.file_bytes}"]
-    command += [f"--nproc={limits.processes + _WRAPPERS}"]
+    command = [_path("prlimit"), "--core=0", "--nofile=256", f"--fsize={limits.file_bytes}"]
+    command += [f"--cpu={round(limits.cpu_seconds) + 1}", f"--nproc={limits.processes + _WRAPPERS}"]
     if limits.address_bytes is not None:
         command.append(f"--as={limits.address_bytes}")
+    command += ["--", "/bin/sh", "-c", _LAUNCH, "sh"]
     if user is not None:
-        command += ["--", _path("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        command += ["--inh-caps=-all", "--no-new-privs"]
-    return [*command, "--"]
+        command += [_path("setpriv"), f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        command += ["--inh-caps=-all", "--no-new-privs", "--"]
+    return command
 
 
 @functools.cache

@@ -123,6 +123,9 @@ _QUOTES = {0x2018: "'", 0x2019: "'"}  # of compilers that know typography
 _NAMES = {language: re.compile(pattern, re.MULTILINE) for language, pattern in _UNDEFINED.items()}
 
 
+_CONVENTIONAL = ("TreeNode", "ListNode", "Node")  # exercises on trees and lists take these for given
+
+
 def needs_context(language: str, printed: str, task: str) -> bool:
     """Whether all the names that are not defined stand in the task, which so takes them for given.
 
@@ -137,7 +140,7 @@ def needs_context(language: str, printed: str, task: str) -> bool:
         if rule
         else set()
     )
-    words = set(re.findall(r"\w+", task))
+    words = {*re.findall(r"\w+", task), *_CONVENTIONAL}
     lower = {word.lower() for word in words}
     return bool(names) and all(
         name in words or f"{name.lower()}s" in lower for name in names

@@ -78,6 +78,7 @@ NO_PROGRAMS = frozenset({"html", "css", "json", "yaml", "regex", "docker", "make
 RUNNABLE = frozenset({*_SCRIPTS, "javascript", "typescript", "sql", "c", "cpp", "java", "go", "rust"})
 
 _MODULE = re.compile(r"^[ \t]*(import\s.*['\"]|import\s*\{|export\s)", re.MULTILINE)
+_STATEMENT = re.compile(r"^(?:for|while|if|switch|do|return)\b", re.MULTILINE)  # at the left: in no function
 _METHOD = re.compile(
     r"^(?:async |static |get |set )?(?!(?:if|for|while|switch|with|function|catch)\b)\w+ ?\([^()\n]*\) ?\{",
     re.MULTILINE,
@@ -158,19 +159,23 @@ def _typescript(code: str) -> Layout:
     return Layout({file: _bytes(code)}, words, limits=_MANY)
 
 
-def _c(code: str) -> Layout:
+def _c(code: str) -> Layout | None:
     compiler = ("{tool}", "-std=gnu17", "-w", "-o", "main", "main.c")
     if _MAIN["c"].search(code):
         return Layout({"main.c": _bytes(code)}, ("./main",), (*compiler, "-lm", "-lpthread"), _BUILD)
+    if _STATEMENT.search(code):
+        return None
     if "#include" not in code:
         code = _C_PRELUDE + code
     return Layout({"main.c": _bytes(code)}, (), (*compiler, "-fsyntax-only"), _BUILD)
 
 
-def _cpp(code: str) -> Layout:
+def _cpp(code: str) -> Layout | None:
     compiler = ("{tool}", "-std=gnu++20", "-w", "-o", "main", "main.cpp")
     if _MAIN["cpp"].search(code):
         return Layout({"main.cpp": _bytes(code)}, ("./main",), (*compiler, "-lpthread"), _BUILD)
+    if _STATEMENT.search(code):
+        return None
     if "#include" not in code:
         code = _CPP_PRELUDE + code
     return Layout({"main.cpp": _bytes(code)}, (), (*compiler, "-fsyntax-only"), _BUILD)
@@ -179,8 +184,8 @@ def _cpp(code: str) -> Layout:
 def _java(code: str) -> Layout | None:
     types = list(_JAVA_TYPE.finditer(code))
     if not types:
-        if not _JAVA_METHOD.search(code):
-            return None  # statements, which stand in no method
+        if _STATEMENT.search(code) or not _JAVA_METHOD.search(code):
+            return None
         imports = "\n".join(_JAVA_IMPORT.findall(code))
         body = _JAVA_IMPORT.sub("", code)
         return _java(f"{_JAVA_PRELUDE}{imports}\nclass Methods {{\n{body}\n}}")
