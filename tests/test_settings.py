@@ -13,6 +13,7 @@ from selfinstruct.errors import InputError
 from selfinstruct.settings import (
     DEFAULT_LOCAL_MODEL,
     SHAPING,
+    LOCAL_KINDS,
     STAGED_KINDS,
     Settings,
     make_settings,
@@ -104,11 +105,11 @@ PYTHON: dict[str, dict[str, float]] = {"language": {"python": 2.0}}
 @pytest.mark.parametrize(
     ("flags", "weights"),
     [
-        ({}, {"kind": STAGED_KINDS}),
+        ({}, {"kind": LOCAL_KINDS}),
         ({**OPENAI, "recipe": "staged"}, {"kind": STAGED_KINDS}),
-        ({"only_language": ["go"], "only_kind": []}, {"kind": STAGED_KINDS}),
-        ({"weights": {}}, {"kind": STAGED_KINDS}),
-        ({"weights": PYTHON}, {"kind": STAGED_KINDS, **PYTHON}),
+        ({"only_language": ["go"], "only_kind": []}, {"kind": LOCAL_KINDS}),
+        ({"weights": {}}, {"kind": LOCAL_KINDS}),
+        ({"weights": PYTHON}, {"kind": LOCAL_KINDS, **PYTHON}),
         ({"weights": FIX}, FIX),  # a table of the user's is the whole table
         ({"weights": {**FIX, **PYTHON}}, {**FIX, **PYTHON}),
         ({"only_kind": ["review"]}, {}),
@@ -128,8 +129,8 @@ def test_staged_asks_less_often_for_the_kinds_that_small_models_fail_at(
 
 
 def test_the_table_of_staged_lowers_kinds_that_there_are() -> None:
-    assert set(STAGED_KINDS) <= set(KINDS)
-    assert all(0 < weight < 1 for weight in STAGED_KINDS.values())
+    assert set(STAGED_KINDS) <= set(LOCAL_KINDS) <= set(KINDS)
+    assert all(0 < weight < 1 for weight in LOCAL_KINDS.values())
 
 
 def test_flags_that_were_not_given_change_nothing() -> None:
