@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from selfinstruct.errors import InputError
 from selfinstruct.settings import (
     DEFAULT_LOCAL_MODEL,
-    SHAPING,
     LOCAL_KINDS,
+    SHAPING,
     STAGED_KINDS,
     Settings,
     make_settings,
