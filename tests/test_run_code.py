@@ -346,3 +346,17 @@ def test_no_answer_of_the_seeds_fails(sandbox: Sandbox) -> None:
         if verdict.status == "failed":
             failed.append((seed.id, verdict.reason, verdict.evidence))
     assert failed == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "reason"),
+    [
+        ("main.c:4:10: fatal error: queue: No such file or directory", None),
+        ("main.c:1:10: fatal error: 'atomic' file not found", None),
+        ("main.c:2:10: fatal error: curl/curl.h: No such file or directory", "missing_package"),
+        ("main.c:2:10: fatal error: 'gtk/gtk.h' file not found", "missing_package"),
+        ("fopen: data.txt: No such file or directory", "needs_file"),
+    ],
+)
+def test_a_header_of_cpp_is_no_package_that_c_lacks(printed: str, reason: str | None) -> None:
+    assert what_is_lacking("c", "int main(void) { return 0; }", printed, frozenset()) == reason

@@ -18,7 +18,7 @@ _ANY: list[tuple[str, str]] = [
         NETWORK,
         r"(?i)could not resolve host|no address associated with hostname|getaddrinfo|connection refused",
     ),
-    (FILE, r"No such file or directory|Read-only file system"),
+    (FILE, r"^(?!.*fatal error: ).*No such file or directory|Read-only file system"),
 ]
 _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
     "python": [
@@ -49,7 +49,8 @@ _BY_LANGUAGE: dict[str, list[tuple[str, str]]] = {
         (DIALECT, r"no such (?:function|module|collation)|unknown database"),
         (DIALECT, r"near \".*\": syntax error|unrecognized token|incomplete input"),
     ],
-    "c": [(PACKAGE, r"fatal error: .*No such file or directory|file not found|cannot find -l")],
+    # A header of C has a suffix; one without is of C++, and the program is not C.
+    "c": [(PACKAGE, r"fatal error: \S+\.h: No such file or directory|'\S+\.h' file not found|cannot find -l")],
     "cpp": [(PACKAGE, r"fatal error: .*No such file or directory|file not found|cannot find -l")],
     "java": [
         (PACKAGE, r"error: package (?!java\.|javax\.(?:swing|crypto|xml|net|sql)\b)[\w.]+ does not exist"),
