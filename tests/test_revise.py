@@ -275,6 +275,8 @@ def test_other_languages_are_broken_by_their_tree(language: str) -> None:
 def test_what_has_nothing_to_break_is_told() -> None:
     for code, language in (
         ("x = 'a < b'", "python"),
+        ("x = a[0x10]", "python"),  # no plain digits: there is no next one
+        ("f(x[1:], x[ 1: ])", "python"),  # the same but for spaces
         ("def f(:", "python"),
         ("SELECT 1", "sql"),
         ("", "python"),
@@ -282,7 +284,55 @@ def test_what_has_nothing_to_break_is_told() -> None:
         assert break_code(code, language, 0, parse_tree) is None
 
 
-@given(st.text(), st.sampled_from(["python", "javascript", "text"]), st.integers(0, 9))
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("ruby", "foo(a: 1, b: 2)\n"),
+        ("kotlin", "fun f() { foo(a = 1, b = 2) }\n"),
+        ("php", "<?php foo(a: 1, b: 2);\n"),
+        ("csharp", "class A { void F() { Foo(a: 1, b: 2); } }\n"),
+        ("scala", "object A { foo(a = 1, b = 2) }\n"),
+        ("dart", "void f() { foo(a: 1, b: 2); }\n"),
+    ],
+)
+def test_named_arguments_may_stand_anywhere(language: str, code: str) -> None:
+    if not has_grammar(language):
+        pytest.skip(f"no grammar of {language} is installed")
+    assert break_code(code, language, 0, parse_tree) is None
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_lines_of_any_end_are_broken(end: str) -> None:
+    coding = "# -*- coding: latin-1 -*-\n"
+    for seed in range(20):
+        assert break_code((coding + CODE).replace("\n", end), "python", seed, parse_tree) == break_code(
+            coding + CODE, "python", seed, parse_tree
+        )
+
+
+BITS = [
+    "a < b",
+    "f(a, b)",
+    "return x",
+    "'ä'",
+    "\r",
+    "\r\n",
+    "\n",
+    " ",
+    "\x0c",
+    "\u2028",
+    "if",
+    ":",
+    "    ",
+    "x[0]",
+]
+
+
+@given(
+    st.text() | st.lists(st.sampled_from(BITS), max_size=12).map("".join),
+    st.sampled_from(["python", "javascript", "text"]),
+    st.integers(0, 9),
+)
 def test_no_text_makes_it_raise(text: str, language: str, seed: int) -> None:
     found = break_code(text, language, seed, parse_tree)
     if found is not None:

@@ -12,7 +12,13 @@ from scripted import PLAN
 from selfinstruct.records import Candidate, Choice
 from selfinstruct.settings import make_settings
 from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
-from selfinstruct.verify.selftests import find_subject, make_trials, read_tests, request_tests
+from selfinstruct.verify.selftests import (
+    find_subject,
+    make_trials,
+    names_nothing_known,
+    read_tests,
+    request_tests,
+)
 from selfinstruct.verify.stubs import LANGUAGES, Outline, outline, without_names
 from selfinstruct.verify.toolchains import find_toolchain
 from selfinstruct.verify.verifier import Verifier
@@ -204,6 +210,29 @@ def test_the_models_own_copy_of_the_function_is_left_out() -> None:
     assert (without_names("javascript", script, names) or "").strip() == "assert.equal(double(2), 4);"
     assert without_names("ruby", "def double(n)\n  4\nend\n", names) == "\n"
     assert make_trials("python", Outline("", "", names, True), "def double(n):\n    return 4\n") is None
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x0c", "\x1c", "\x85", "\r"])
+def test_lines_are_counted_as_python_counts_them(odd: str) -> None:
+    before = f"# a{odd}# b\n"
+    found = outline("python", before + "def f(x):\n    return x\nif __name__ == '__main__':\n    f(2)\n")
+    assert found is not None
+    assert found.program.rstrip().endswith("return x")
+    kept = without_names("python", before + "def f(x):\n    return x\nassert f(1) == 1\n", frozenset({"f"}))
+    assert kept is not None
+    assert kept.split()[-4:] == ["assert", "f(1)", "==", "1"]
+    assert "return" not in kept
+
+
+@pytest.mark.filterwarnings("error")
+def test_parsing_warns_nobody() -> None:
+    assert outline("python", "def f(x):\n    return '\\d' is x\n") is not None
+
+
+def test_a_name_that_the_answer_has_is_known() -> None:
+    said = "undefined method `empty?' for nil (NoMethodError)"
+    assert names_nothing_known("def f(x) = x.empty?", said) is None
+    assert names_nothing_known("def f(x) = x.size", said) == "empty?"
 
 
 def test_the_model_is_shown_the_functions_and_not_how_they_work() -> None:

@@ -74,7 +74,7 @@ def find_files(folder: Path, skipped: Counter[str]) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot read it: {error.strerror}") from None
     top = folder.resolve()
     rules = dict(_rules_above(top))
-    for place, folders, names in os.walk(top):
+    for place, folders, names in os.walk(top, onerror=lambda _: skipped.update(["unreadable"])):
         here = Path(place)
         if (spec := _read_rules(here)) is not None:
             rules[here] = spec

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import random
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from selfinstruct.records import JSON
+from selfinstruct.verify.formats import python_tree
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -117,6 +117,7 @@ def break_code(code: str, language: str, seed: int, parse: Parse) -> tuple[str, 
         seed: the same seed makes the same flaw.
         parse: gives the tree-sitter root of code in a language other than Python, None without a grammar.
     """
+    code = code.replace("\r\n", "\n").replace("\r", "\n")
     data = code.encode("utf-8", "replace")
     changes = sorted(
         set(_python_changes(data) if language == "python" else _tree_changes(data, language, parse)),
@@ -176,9 +177,8 @@ def _cut(data: bytes) -> str:
 
 
 def _parses(data: bytes, language: str, parse: Parse) -> bool:
-    return (
-        _python_tree(data) is not None if language == "python" else _tree(data, language, parse) is not None
-    )
+    tree = python_tree(data.decode()) if language == "python" else _tree(data, language, parse)
+    return tree is not None
 
 
 def _kind_of(operator: str) -> str:
@@ -190,17 +190,8 @@ def _kind_of(operator: str) -> str:
 # --- Python -------------------------------------------------------------------------------------------
 
 
-def _python_tree(data: bytes) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
 def _python_changes(data: bytes) -> Iterator[_Change]:
-    tree = _python_tree(data)
+    tree = python_tree(data.decode())
     if tree is None:
         return
     starts = [0]
@@ -225,7 +216,7 @@ def _python_changes(data: bytes) -> Iterator[_Change]:
             yield from _python_call(data, node, span)
         elif isinstance(node, ast.Subscript) and _is_number(node.slice):
             start, end = span(node.slice)
-            yield _Change(OFF_BY_ONE, start, end, _next(data[start:end]), *span(node))
+            yield from _next(data, (start, end), span(node))
 
 
 def _python_call(
@@ -259,8 +250,11 @@ def _is_number(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and type(node.value) is int
 
 
-def _next(digits: bytes) -> bytes:
-    return b"%d" % (int(digits) + 1) if digits.isdigit() and len(digits) < 9 else digits
+def _next(data: bytes, place: tuple[int, int], whole: tuple[int, int]) -> Iterator[_Change]:
+    """An index that is one more, where it is written in plain digits."""
+    digits = data[slice(*place)]
+    if digits.isdigit() and len(digits) < 9:
+        yield _Change(OFF_BY_ONE, *place, b"%d" % (int(digits) + 1), *whole)
 
 
 def _between(
@@ -279,7 +273,7 @@ def _swap(
     data: bytes, first: tuple[int, int], second: tuple[int, int], whole: tuple[int, int]
 ) -> Iterator[_Change]:
     one, other = data[slice(*first)], data[slice(*second)]
-    if one != other and b"\n" not in data[first[0] : second[1]]:
+    if b"".join(one.split()) != b"".join(other.split()) and b"\n" not in data[first[0] : second[1]]:
         between = data[first[1] : second[0]]
         yield _Change(SWAPPED, first[0], second[1], other + between + one, *whole)
 
@@ -310,9 +304,7 @@ def _tree_changes(data: bytes, language: str, parse: Parse) -> Iterator[_Change]
         elif node.type in _ARGUMENTS and len(arguments := node.named_children) > 1:
             yield from _tree_call(data, node, arguments)
         elif node.type in _INTEGERS and node.parent is not None and "subscript" in node.parent.type:
-            yield _Change(
-                OFF_BY_ONE, *place, _next(data[slice(*place)]), node.parent.start_byte, node.parent.end_byte
-            )
+            yield from _next(data, place, (node.parent.start_byte, node.parent.end_byte))
 
 
 def _between_nodes(data: bytes, whole: tuple[int, int], left: Node, right: Node) -> Iterator[_Change]:
@@ -332,7 +324,13 @@ def _tree_call(data: bytes, node: Node, arguments: Sequence[Node]) -> Iterator[_
         return
     first, second = arguments[:2]
     whole = (node.start_byte - len(name[0]), node.end_byte)
-    if "comment" not in first.type + second.type:
+    if "comment" not in first.type + second.type and not (_is_named(first) or _is_named(second)):
         yield from _swap(
             data, (first.start_byte, first.end_byte), (second.start_byte, second.end_byte), whole
         )
+
+
+def _is_named(argument: Node) -> bool:
+    """Whether an argument is given by its name: then its place says nothing."""
+    between = argument.children[1].type if argument.child_count > 1 else ""
+    return argument.type in {"pair", "named_argument"} or between in {":", "="}

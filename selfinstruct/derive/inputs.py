@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,9 +72,16 @@ def read_rows_or_code(paths: Iterable[Path]) -> list[Source]:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a path is a dataset by its name, or by what stands in the folder."""
+    """Whether a path is a dataset by its name, or by what stands in the folder.
+
+    Raises:
+        InputError: it is a folder that cannot be read.
+    """
     if path.is_dir() and path.suffix != ".run":
-        names = [each.name for each in path.iterdir()]
+        try:
+            names = os.listdir(path)  # noqa: PTH208 - names are all that is looked at
+        except OSError as error:
+            raise InputError(f"{path}: cannot read it: {error.strerror}") from None
         return any(name in _MARKS or name.endswith((".parquet", ".arrow")) for name in names)
     return path.suffix == ".run" or Path(path.name.removesuffix(".gz")).suffix.lower() in SUFFIXES
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import random
-import warnings
 from dataclasses import dataclass
 from typing import Final
+
+from selfinstruct.verify.formats import python_tree
 
 LEAST, MOST = 4, 40  # lines of a piece
 _CHARACTERS: Final = 3000  # that a piece has at most
@@ -79,11 +80,8 @@ def _tells(line: str) -> bool:
 
 
 def _python_spans(code: str) -> Spans | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes: such code is read all the same
-            tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = python_tree(code)
+    if tree is None:
         return None
     spans: Spans = []
     for node in ast.walk(tree):

@@ -11,15 +11,11 @@ import json
 import re
 import sys
 import textwrap
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
-from selfinstruct.verify.grammars import grammar_problem, has_grammar, html_problem
+from selfinstruct.verify.grammars import grammar_problem, has_grammar, html_problem, without_warnings
 
-_FILTERS = threading.Lock()
 SQL_DIALECTS: Final = (None, "mysql", "postgres", "tsql", "sqlite", "oracle", "bigquery")
 _COMMENT_LINE = re.compile(r"^([ \t]*)#.*$", re.MULTILINE)
 # What later versions brought: 3.11 `except*`, 3.12 type parameters and free f-strings, 3.14 t-strings.
@@ -65,7 +61,7 @@ def python_problem(code: str) -> str | None:
 
 def _compile_problem(code: str) -> str | None:
     try:
-        with _without_warnings():  # of escapes and comparisons: such code runs
+        with without_warnings():  # of escapes and comparisons: such code runs
             compile(code, "answer", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
@@ -74,12 +70,13 @@ def _compile_problem(code: str) -> str | None:
     return None
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """No warnings meanwhile. Their filters belong to the process, so only one thread at a time may change them."""
-    with _FILTERS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def python_tree(code: str) -> ast.Module | None:
+    """The syntax tree of Python's own parser, None where the code cannot be parsed."""
+    try:
+        with without_warnings():
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def json_problem(code: str) -> str | None:
@@ -168,7 +165,7 @@ def regex_problem(code: str) -> str | None:
     pattern = slashed[1] if slashed else pattern
     pattern = re.sub(r"(\\[wds])-(?=\\?[^\]])", r"\1\\-", pattern)  # `[\w-.]` is an error in Python alone
     try:
-        with _without_warnings():
+        with without_warnings():
             re.compile(pattern, re.VERBOSE if "\n" in pattern else 0)
     except (re.error, RecursionError, OverflowError) as error:
         known = has_grammar("regex") and grammar_problem("regex", pattern) is None

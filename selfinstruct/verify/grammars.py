@@ -11,13 +11,17 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from tree_sitter import Language, Node
 
+_FILTERS = threading.Lock()
 # Package (behind `tree_sitter_`) and its function that gives the grammar; several where one will do.
 GRAMMARS: Final = {
     "bash": (("bash", "language"),),
@@ -137,14 +141,20 @@ def parse_tree(language: str, code: str) -> Node | None:
     return Parser(grammar).parse(code.encode("utf-8", "replace")).root_node
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """No warnings meanwhile. Their filters belong to the process, so only one thread at a time may change them."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @cache
 def _load(package: str, function: str) -> Language | None:
     try:
         engine = importlib.import_module("tree_sitter")
         give = getattr(importlib.import_module(f"tree_sitter_{package}"), function)
-        with warnings.catch_warnings():
-            # Older packages give their grammar as a number.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with without_warnings():  # older packages give their grammar as a number
             grammar: Language = engine.Language(give())
     except (ImportError, AttributeError, TypeError, ValueError):  # the last two: made for another engine
         return None

@@ -111,6 +111,7 @@ _GO_STANDARD = {
     fmt io log math math/rand net/http net/url os path/filepath reflect regexp sort strconv strings sync
     sync/atomic testing time unicode unicode/utf8""".split()  # noqa: SIM905
 }
+_LONGEST_NAME = 100  # characters of a Java class that may name a file
 _JAVA_PACKAGE = re.compile(r"^[ \t]*package\s+([\w.]+)\s*;", re.MULTILINE)
 
 
@@ -192,13 +193,15 @@ def _java(code: str) -> Layout | None:
     public = next((found["name"] for found in types if "public" in found["head"]), None)
     main = _MAIN["java"].search(code)
     holder = [found["name"] for found in types if main and found.start() < main.start()][-1:]
-    file = f"{public or (holder or [types[0]['name']])[0]}.java"
+    name = public or (holder or [types[0]["name"]])[0]
+    if not (name.isascii() and len(name) <= _LONGEST_NAME):
+        return None  # its file has to have its name
     quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-Xmx384m")
-    compiler = ("{tool}", *(f"-J{word}" for word in quick), "-nowarn", "-d", ".", file)
+    compiler = ("{tool}", *(f"-J{word}" for word in quick), "-nowarn", "-d", ".", f"{name}.java")
     package = _JAVA_PACKAGE.search(code)
-    name = ".".join([*([package[1]] if package else []), *holder])
-    run = ("{beside}/java", *quick, "-cp", ".", name) if holder else ()
-    return Layout({file: _bytes(code)}, run, compiler, _BUILD)
+    main_class = ".".join([*([package[1]] if package else []), *holder])
+    run = ("{beside}/java", *quick, "-cp", ".", main_class) if holder else ()
+    return Layout({f"{name}.java": _bytes(code)}, run, compiler, _BUILD)
 
 
 def _go(code: str) -> Layout | None:

@@ -104,7 +104,7 @@ def names_nothing_known(program: str, said: str) -> str | None:
     """The name that tests failed for because the answer never spoke of it, None if they failed otherwise."""
     for found in _UNKNOWN.finditer(said):
         name: str = next(filter(None, found.groups()))
-        if re.search(rf"\b{re.escape(name)}\b", program) is None:
+        if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", program) is None:
             return name
     return None
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from selfinstruct.verify.formats import python_tree
 from selfinstruct.verify.grammars import parse_tree
 
 if TYPE_CHECKING:
@@ -163,15 +164,16 @@ def _tagged(text: str) -> str:
 # --- Python -----------------------------------------------------------------------------------------
 
 
-def _parse_python(text: str) -> ast.Module | None:
-    try:
-        return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines as Python counts them: `str.splitlines` knows ends of lines that no parser does."""
+    return _LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _outline_python(text: str) -> Outline | None:
-    tree = _parse_python(text)
+    tree = python_tree(text)
     if tree is None:
         return None
     names = frozenset(node.name for node in tree.body if isinstance(node, _DEFINITIONS))
@@ -181,7 +183,7 @@ def _outline_python(text: str) -> Outline | None:
         or (isinstance(node, ast.Return) and _is_value(node.value))
         for node in ast.walk(tree)
     )
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     for node in reversed(tree.body):
         if _is_main(node):
             lines[node.lineno - 1 : node.end_lineno] = ["\n"]
@@ -231,10 +233,10 @@ def _decorator(node: ast.expr) -> str:
 
 
 def _python_without(text: str, names: frozenset[str]) -> str | None:
-    tree = _parse_python(text)
+    tree = python_tree(text)
     if tree is None:
         return None
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     called = [
         f"{node.name}()\n"  # else nobody would
         for node in tree.body
