@@ -6,6 +6,7 @@ It knows nothing of tasks; what a reply is worth others decide. Workers call `ke
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from selfinstruct.errors import RequestRefused, Transient
+from selfinstruct.errors import InputError, RequestRefused, Transient
 from selfinstruct.records import JSON, Choice, Reply, Usage
 from selfinstruct.store import AppendLog
 
@@ -62,18 +63,29 @@ class ReplyLog:
             raise
 
     def read_replies(self, first: int = 0) -> None:
-        """Count what is there, once, before anything is kept; replies from index `first` on are `stored` then."""
-        known, *sent = list(self._sent.read()) or [0]
-        answered: Counter[str] = Counter()
-        for number, line in enumerate(self._replies.read()):
-            self.totals.add(line)
-            if number >= known:
-                answered[line["key"]] += 1
-            if "failed" not in line and int(line["key"].partition(".")[0]) >= first:
-                self.stored[line["key"]] = line
-        self._settle(sent, answered)
+        """Count what is there, once, before anything is kept; replies from index `first` on are `stored` then.
 
-    def _settle(self, sent: list[JSON], answered: Counter[str]) -> None:
+        Raises:
+            InputError: a file of it is damaged.
+        """
+        log = self._sent
+        try:
+            known, *sent = list(log.read()) or [0]
+            unsettled = [(str(key), str(digest), float(cost)) for key, digest, cost in sent]
+            answered: Counter[str] = Counter()
+            log = self._replies
+            for number, line in enumerate(log.read()):
+                self.totals.add(line)
+                if number >= int(known):
+                    answered[line["key"]] += 1
+                if "failed" not in line and int(line["key"].partition(".")[0]) >= first:
+                    _look_at(line)
+                    self.stored[line["key"]] = line
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(f"{log.path}: a line that is none of ours; restore it from a backup") from None
+        self._settle(unsettled, answered)
+
+    def _settle(self, sent: list[tuple[str, str, float]], answered: Counter[str]) -> None:
         """Count requests that were under way when the process was killed as spent: they may be on the bill."""
         for key, digest, cost in sent:
             if answered[key]:
@@ -132,6 +144,13 @@ class ReplyLog:
         """Close the files; a second call does nothing."""
         self._replies.close()
         self._sent.close()
+
+
+def _look_at(line: JSON) -> None:
+    """Raise what is raised for a line that `reply_of` could not read."""
+    line["request"].encode()
+    with contextlib.suppress(RequestRefused):
+        reply_of(line)
 
 
 def reply_of(line: JSON) -> Reply:

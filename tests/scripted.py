@@ -44,15 +44,17 @@ class Pool:
 
 
 class Script:
-    """A `complete` that gives the next reply and keeps what was asked."""
+    """A `complete` that gives (or raises) the next reply and keeps what was asked."""
 
-    def __init__(self, *replies: str | tuple[str, str] | Reply) -> None:
+    def __init__(self, *replies: str | tuple[str, str] | Reply | Exception) -> None:
         self.replies = list(replies)
         self.asked: list[Request] = []
 
     def __call__(self, request: Request) -> Reply:
         self.asked.append(request)
         reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
         if isinstance(reply, Reply):
             return reply
         return Reply((Choice(*reply),)) if isinstance(reply, tuple) else Reply((Choice(reply),))

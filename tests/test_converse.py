@@ -12,12 +12,17 @@ import pytest
 from conftest import Ended, invented_rows
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import Pool, Script
 
 from selfinstruct.data.reading import read_examples
 from selfinstruct.data.word_vectors import DIMENSIONS, word_vectors
 from selfinstruct.derive.conversation_files import MARKS, estimate
 from selfinstruct.derive.conversations import Block, lay_out, mean_similarity, measure
-from selfinstruct.derive.converse import _asked_before, clean_question
+from selfinstruct.derive.converse import ConverseSettings, _asked_before, clean_question, converse
+from selfinstruct.derive.worklist import WorkList
+from selfinstruct.errors import RequestRefused
+from selfinstruct.records import Rejection, Source
+from selfinstruct.settings import make_run_settings
 
 Cli = Callable[..., Ended]
 
@@ -309,6 +314,18 @@ def test_turns_that_are_too_long_or_deleted_end_the_conversation(
     made.write_text(json.dumps(rows[1:]), encoding="utf-8")
     again = json.loads(cli(*words, "--max-tokens", 85, "--log-format", "json").err.splitlines()[-1])
     assert again["turns"] == told["turns"] - 1
+
+
+def test_a_refused_request_leaves_the_turns_before_it() -> None:
+    given = {"inputs": ["in.json"], "output": "x.json", "backend": "openai", "model": "m", "turns": 3}
+    settings = make_run_settings(ConverseSettings, given)
+    plan = WorkList([Source("ab", "Add two numbers.", "", "1 + 2")]).plan(0, Pool())
+    script = Script(
+        "What of three numbers?", "Then add the third one.", "And four?", RequestRefused("too long")
+    )
+    first, second = converse(settings, plan, Pool(), script)
+    assert (first.output, first.rejection) == ("Then add the third one.", None)
+    assert second.rejection == Rejection("request_refused", {"message": "too long", "turn": 2})
 
 
 def test_the_dry_run_shows_both_prompts_and_stray_flags_are_refused(

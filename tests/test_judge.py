@@ -222,9 +222,13 @@ def test_agreement_reads_what_the_command_verify_wrote(
 ) -> None:
     data = write(tmp_path / "in.json", rows)
     assert cli("verify", data, "--level", "run", "--sandbox", "none").status == 0
-    found = read_verdicts([data])
-    # What cannot be parsed is not run, and has no line: the parser is asked again when it is counted.
-    assert found == {row_id(row): {"run": True} for k, row in enumerate(rows) if k % 5}
+    verdicts = {row_id(row): {"run": True} if k % 5 else {"syntax": False} for k, row in enumerate(rows)}
+    assert read_verdicts([data]) == verdicts
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    data.rename(folder / "part.json")
+    assert cli("verify", folder, "--level", "syntax").status == 0
+    assert read_verdicts([folder]) == {row_id(row): {"syntax": k % 5 > 0} for k, row in enumerate(rows)}
 
 
 def test_pairs_and_the_share_that_held(cli: Cli, tmp_path: Path, rows: list[dict[str, str]]) -> None:

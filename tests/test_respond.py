@@ -15,8 +15,8 @@ from scripted import Pool, Script
 
 from selfinstruct.derive.respond import Message, RespondSettings, draw_message, read_messages, refuse, respond
 from selfinstruct.derive.worklist import WorkList
-from selfinstruct.errors import InputError
-from selfinstruct.records import Candidate, Source
+from selfinstruct.errors import InputError, RequestRefused
+from selfinstruct.records import Candidate, Rejection, Source
 from selfinstruct.settings import make_run_settings
 
 Cli = Callable[..., Ended]
@@ -134,6 +134,18 @@ def test_the_answer_a_judge_rates_highest_is_picked() -> None:
     assert none.rejection is not None
     assert (none.output, none.rejection.reason) == ("first", "unreadable_judgement")
     assert made(samples=3, pick="judge").digests().keys() == {"system_messages", "rubric", "judge_prompts"}
+
+
+def test_a_refused_request_costs_its_own_sample_alone() -> None:
+    refused = RequestRefused("filtered", "content_filter")
+    found = run(Script("aaa", refused, "bb"), samples=3, pick="longest")
+    assert (found.output, found.notes["usable"]) == ("aaa", 2)
+    rating = '{"helpfulness": 3, "correctness": 3, "clarity": 3}'
+    found = run(Script("aaa", "bb", refused, rating), samples=2, pick="judge")
+    assert (found.output, found.rejection) == ("bb", None)
+    alone = run(Script(refused))
+    assert alone.rejection == Rejection("content_filter", {"message": "filtered"})
+    assert alone.instruction == SOURCE.instruction
 
 
 def test_the_users_instruction_is_not_judged_but_echoes_are() -> None:

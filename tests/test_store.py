@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import selfinstruct
 from selfinstruct import store
 from selfinstruct.errors import InputError, LockedError, StoppedEarly
+from selfinstruct.reply_log import ReplyLog
 from selfinstruct.store import AppendLog, Lock, disk_error, is_locked, part_of, read_log, write_atomically
 
 JSON = st.recursive(
@@ -407,3 +408,26 @@ def test_what_is_written_is_what_is_there(first: bytes, second: bytes) -> None:
         write_atomically(path, second)
         assert path.read_bytes() == second
         assert names(Path(folder)) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("replies.jsonl", {}),
+        ("replies.jsonl", 5),
+        ("replies.jsonl", {"key": "a.b", "text": "x"}),
+        ("replies.jsonl", {"key": "0.0", "text": "x", "finish_reason": "stop"}),
+        ("replies.jsonl", {"key": "0.0", "request": "d", "text": "x", "usage": {"tokens": 1}}),
+        ("sent.jsonl", "x"),
+        ("sent.jsonl", [1, 2]),
+    ],
+)
+def test_a_damaged_log_of_replies_is_told_in_a_line(tmp_path: Path, name: str, line: object) -> None:
+    (tmp_path / "sent.jsonl").write_text("0\n" if name.startswith("sent") else "")
+    with (tmp_path / name).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    (tmp_path / "replies.jsonl").touch()
+    log = ReplyLog(tmp_path)
+    with pytest.raises(InputError, match=f"{name}: a line that is none of ours"):
+        log.read_replies()
+    log.close_replies()

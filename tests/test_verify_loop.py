@@ -440,20 +440,27 @@ def test_verdicts_are_kept_by_what_they_depend_on(tmp_path: Path) -> None:
     one, other = Candidate("a", output="1", language="python"), Candidate("a", output="2", language="python")
     log = VerdictLog(tmp_path / "v")
     for candidate in (one, other, one):
-        assert log.once(3, 0, candidate, None, check(candidate.output)).status == "failed"
-    log.once(3, 0, one, "assert 1", check("tests"))
+        assert log.once(3, 0, candidate, check(candidate.output)).status == "failed"
+    log.once(3, 0, one, check("tests"), tests="assert 1")
     log.close()
     assert made == ["1", "2", "tests"]
     (tmp_path / "v").write_bytes((tmp_path / "v").read_bytes() + b'{"k":3,"i"')
     log = VerdictLog(tmp_path / "v", 3)
-    assert log.once(3, 0, other, None, check("never")) == Verdict("run", "failed", "exit", {"code": 1})
+    assert log.once(3, 0, other, check("never")) == Verdict("run", "failed", "exit", {"code": 1})
     log.forget(3)
-    log.once(3, 0, other, None, check("forgotten"))
+    log.once(3, 0, other, check("forgotten"))
     log.close()
     log = VerdictLog(tmp_path / "v", 4)
-    log.once(3, 0, other, None, check("decided before"))
+    log.once(3, 0, other, check("decided before"))
     log.close()
     assert made == ["1", "2", "tests", "forgotten", "decided before"]
+    log = VerdictLog(tmp_path / "v", anywhere=True)
+    log.once(9, 0, other, check("another index"))
+    log.forget(9)
+    log.once(8, 0, other, check("another index"))
+    log.once(8, 0, other, check("syntax"), level="syntax")
+    log.close()
+    assert made[5:] == ["syntax"]
     (tmp_path / "v").write_text('{"k": 1}\n{"k": 2}\n')
     with pytest.raises(InputError, match="no verdict"):
         VerdictLog(tmp_path / "v")

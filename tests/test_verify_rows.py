@@ -78,7 +78,8 @@ def test_every_row_gets_its_verdict(cli: Cli, dataset: Path, tmp_path: Path) -> 
     assert json.loads(output.read_text()) == [ROWS[k] for k in (0, 3, 4, 5, 6, 7)]
     kept = {line["k"]: line["status"] for line in verdicts(output.with_suffix(".run"))}
     assert kept[0] == kept[4] == kept[7] == "passed"
-    assert kept[1] == "failed"
+    assert kept[1] == kept[2] == "failed"
+    assert len(kept) == 8
     again = cli("verify", dataset, "-o", output)
     assert again.status == 0
     header, *lines = again.out.splitlines()
@@ -173,6 +174,30 @@ def test_syntax_alone_needs_no_sandbox(cli: Cli, dataset: Path, monkeypatch: pyt
     told = json.loads(cli("verify", dataset, "--level", "syntax", "--json").out)
     assert told["languages"]["python"] == {"passed": 3, "failed": 1}
     assert told["languages"]["no code"] == {"skipped": 1}
+    lines = verdicts(dataset.with_suffix(".run"))
+    assert [line["k"] for line in lines if line["status"] == "failed"] == [2]
+    assert "line 1" in next(line["evidence"]["message"] for line in lines if line["k"] == 2)
+    assert {line["level"] for line in lines} == {"syntax"}
+
+
+def test_rows_that_moved_keep_their_verdicts(
+    cli: Cli, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from selfinstruct.verify.verdict import Verdict
+
+    def run_program(found: Any, *_: object) -> Verdict:
+        ran.append(found.program.text if found.program else "")
+        return Verdict("run", "passed", evidence={"language": "python"})
+
+    ran: list[str] = []
+    monkeypatch.setattr("selfinstruct.verify.verifier.run_program", run_program)
+    assert cli("verify", dataset, "--sandbox", "none", "--level", "syntax").status == 0
+    assert not ran
+    assert cli("verify", dataset, "--sandbox", "none").status == 0
+    assert len(ran) == 7  # all but the one that cannot be parsed
+    dataset.write_text(json.dumps([row(block("python", "print('new')")), *ROWS[1:], ROWS[0]]))
+    assert cli("verify", dataset, "--sandbox", "none").status == 0
+    assert ran[7:] == ["print('new')"]
 
 
 def test_what_is_missing_is_said_in_a_line(

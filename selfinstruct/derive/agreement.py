@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from selfinstruct.dataset import run_directory_of
 from selfinstruct.derive.judge import IN, RIVAL, TIE, JudgeSettings
 from selfinstruct.derive.rubric import Rubric
 from selfinstruct.records import JSON, Candidate, row_id
@@ -20,6 +19,7 @@ from selfinstruct.settings import make_run_settings
 from selfinstruct.store import read_log
 from selfinstruct.verify.code import find_code
 from selfinstruct.verify.syntax import check_syntax
+from selfinstruct.verify.verdict_log import VERDICTS, verdict_folder
 
 CORRECTNESS: Final = "correctness"  # the criterion that is compared with verification
 LEVELS: Final = ("syntax", "run", "tests")
@@ -90,8 +90,7 @@ def read_verdicts(inputs: Iterable[Path]) -> Verdicts:
     """What the run directories of datasets have of verdicts; those that could not be told are left out."""
     found: dict[str, dict[str, bool]] = {}
     for path in inputs:
-        directory = path if path.is_dir() else run_directory_of(path)
-        for line in read_log(directory / "verdicts.jsonl"):
+        for line in read_log(verdict_folder(path) / VERDICTS):
             if line.get("status") in {"passed", "failed"} and line.get("level") in LEVELS:
                 found.setdefault(str(line.get("row")), {})[line["level"]] = line["status"] == "passed"
     return found

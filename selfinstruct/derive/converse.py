@@ -17,6 +17,7 @@ from selfinstruct import filters
 from selfinstruct.data.rows import Example, Message, join
 from selfinstruct.derive.conversation_files import MARKS, estimate
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
+from selfinstruct.errors import RequestRefused
 from selfinstruct.journal import commit_of
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
@@ -55,7 +56,10 @@ def converse(settings: ConverseSettings, plan: Plan, view: PoolView, complete: C
     said += [("user", join(source.instruction, source.input)), ("assistant", source.output)]
     turns: list[Candidate] = []
     for turn in range(settings.turns):
-        candidate = _turn(settings, plan, said, turn, complete)
+        try:
+            candidate = _turn(settings, plan, said, turn, complete)
+        except RequestRefused as refusal:  # too long for the model, say: the turns before are kept
+            candidate = Candidate(rejection=Rejection(refusal.reason, {"message": str(refusal)}))
         rejection = candidate.rejection or refuse(candidate, ()) or view.verify(candidate)
         if rejection is not None:
             told = Rejection(rejection.reason, rejection.evidence | {"turn": turn + 1})

@@ -13,6 +13,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.resources import files
@@ -25,7 +26,7 @@ from selfinstruct import filters
 from selfinstruct.derive.judge import rate
 from selfinstruct.derive.rubric import read_rubric
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
-from selfinstruct.errors import InputError
+from selfinstruct.errors import InputError, RequestRefused
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import Candidate, Rejection, Request, Seed, Source
@@ -138,18 +139,20 @@ def respond(settings: RespondSettings, plan: Plan, view: PoolView, complete: Com
     message = draw_message(settings.messages, settings.seed, source)
 
     def answer(number: int) -> Candidate:
-        choice = complete(_request(settings, plan, message, number)).choices[0]
-        cut = Rejection("cut_off", {"part": "output"}) if is_cut(choice) else None
-        return Candidate(
+        known = Candidate(
             source.instruction,
             source.input,
-            choice.text.strip("\n").rstrip(),
-            raw=choice.text[:RAW_LIMIT],
             language=source.language,
-            rejection=cut,
             system=message.text,
             notes={"system_message": message.name},
         )
+        try:
+            choice = complete(_request(settings, plan, message, number)).choices[0]
+        except RequestRefused as refusal:  # the other samples are asked for all the same
+            return replace(known, rejection=Rejection(refusal.reason, {"message": str(refusal)}))
+        cut = Rejection("cut_off", {"part": "output"}) if is_cut(choice) else None
+        output = choice.text.strip("\n").rstrip()
+        return replace(known, output=output, raw=choice.text[:RAW_LIMIT], rejection=cut)
 
     if not source.instruction.strip():
         return [Candidate(output=source.output, rejection=Rejection("no_instruction"))]
@@ -190,10 +193,12 @@ def _objection(candidate: Candidate, view: PoolView) -> Rejection | None:
 def _rated(
     settings: RespondSettings, plan: Plan, answers: Mapping[int, Candidate], complete: Complete
 ) -> dict[int, float]:
-    """What the judge gives each answer; those whose rating cannot be read are left out."""
+    """What the judge gives each answer; those whose rating is refused or cannot be read are left out."""
     rubric, scores = read_rubric(), dict[int, float]()
     for number, each in answers.items():
-        rating = rate(settings, rubric, each, seed_of_choice(plan, settings.samples + number), complete)
+        rating = None
+        with suppress(RequestRefused):
+            rating = rate(settings, rubric, each, seed_of_choice(plan, settings.samples + number), complete)
         if rating is not None:
             scores[number] = rating.score
     return scores

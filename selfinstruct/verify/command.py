@@ -29,11 +29,11 @@ from selfinstruct.session import limits_of, open_backend
 from selfinstruct.settings import make_run_settings
 from selfinstruct.store import Lock, disk_error
 from selfinstruct.talk import Talk, warnings_told
-from selfinstruct.verify.loop import VERDICTS, Verification, find_sandbox, runs_code
+from selfinstruct.verify.loop import Verification, find_sandbox, runs_code
 from selfinstruct.verify.rows import Summary, VerifySettings, verdicts_of, verify_rows
 from selfinstruct.verify.sandbox import SandboxName, open_sandbox
 from selfinstruct.verify.toolchains import toolchains
-from selfinstruct.verify.verdict_log import VerdictLog
+from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog, verdict_folder
 from selfinstruct.verify.verifier import Verifier
 
 PREFIX = "verify-"  # of the logs of requests: a run of `generate` may have its own in the same folder
@@ -51,8 +51,7 @@ def verify(flags: dict[str, Any], *, as_json: bool) -> None:
         raise InputError("verify: name the dataset to verify, or list toolchains with --toolchains")
     if output is not None and output.suffix != ".json":
         raise InputError("verify: the dataset to write with -o must end in .json")
-    is_run = dataset.suffix == ".run" and dataset.is_dir()
-    folder = run_directory_of(output) if output else dataset if is_run else run_directory_of(dataset)
+    folder = run_directory_of(output) if output else verdict_folder(dataset)
     flags["verify"] = flags.pop("level")
     settings = make_run_settings(VerifySettings, {**flags, "output": dataset_of(folder)})
     talk = Talk(as_json=False)
@@ -91,7 +90,7 @@ def _verify(
         raise disk_error(folder, error) from None
     opened.callback(Lock(folder / "lock").release)
     # What was not to be told then may be by now: a toolchain has been installed.
-    verdicts = VerdictLog(folder / VERDICTS, again={"unavailable"})
+    verdicts = VerdictLog(folder / VERDICTS, again={"unavailable"}, anywhere=True)
     opened.callback(verdicts.close)
     verifier = Verifier(sandbox, jobs)
     threads = verifier.jobs

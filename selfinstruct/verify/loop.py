@@ -24,13 +24,12 @@ from selfinstruct.settings import RunSettings
 from selfinstruct.verify.repair import read_repair, repair_request
 from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
 from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
-from selfinstruct.verify.verdict import TESTS_ARE_BAD, Status, Verdict, rejection_of
-from selfinstruct.verify.verdict_log import VerdictLog
+from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, rejection_of
+from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog
 from selfinstruct.verify.verifier import Verifier, find, find_tested, parse
 
 log = logging.getLogger(__name__)
 
-VERDICTS = "verdicts.jsonl"
 MOST_REPAIRS = 10
 
 
@@ -246,22 +245,32 @@ class _Case:
     def _judge(self, candidate: Candidate) -> Verdict | None:
         """The verdict; None if something else than its code is against the candidate."""
         rejection = self.view.refuse(candidate, self.plan.shots)
-        if rejection is not None:
-            syntax = rejection.reason == "syntax_error"
-            return Verdict("syntax", "failed", evidence=rejection.evidence) if syntax else None
-        return self.run(candidate)
+        if rejection is None:
+            return self.run(candidate)
+        if rejection.reason != "syntax_error":
+            return None
+        failed = Verdict("syntax", "failed", evidence=rejection.evidence)
+        return self._kept(candidate, lambda: failed, level="syntax")
 
     def run(self, candidate: Candidate) -> Verdict:
         """The verdict on code that parses."""
         if not runs_code(self.settings):
-            return parse(candidate)
-        verdict = self._kept(candidate, None, lambda: self.verification.verifier.run(candidate))
+            return self._kept(candidate, lambda: parse(candidate), level="syntax")
+        verdict = self._kept(candidate, lambda: self.verification.verifier.run(candidate))
         if self.settings.verify == "tests" and verdict.status == "passed":
             return self._test(candidate, verdict)
         return verdict
 
-    def _kept(self, candidate: Candidate, tests: str | None, check: Callable[[], Verdict]) -> Verdict:
-        return self.verification.verdicts.once(self.plan.k, self.number, candidate, tests, check)
+    def _kept(
+        self,
+        candidate: Candidate,
+        check: Callable[[], Verdict],
+        *,
+        tests: str | None = None,
+        level: Level = "run",
+    ) -> Verdict:
+        verdicts = self.verification.verdicts
+        return verdicts.once(self.plan.k, self.number, candidate, check, tests=tests, level=level)
 
     def _test(self, candidate: Candidate, ran: Verdict) -> Verdict:
         """The verdict of the model's own tests on an answer that runs."""
@@ -279,7 +288,9 @@ class _Case:
             self.tests = read_tests(self.settings, language, reply.choices[0])
         tests = self.tests
         verifier = self.verification.verifier
-        return self._kept(candidate, tests, lambda: verifier.test(language, subject, tests, candidate.input))
+        return self._kept(
+            candidate, lambda: verifier.test(language, subject, tests, candidate.input), tests=tests
+        )
 
     def _rewrite(self, failing: Candidate, tries: int) -> Candidate | None:
         """A new answer to a task whose answer failed; None where the model has none."""

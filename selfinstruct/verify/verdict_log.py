@@ -11,10 +11,13 @@ import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from selfinstruct.dataset import run_directory_of
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Candidate, row_id
 from selfinstruct.store import AppendLog
-from selfinstruct.verify.verdict import Verdict
+from selfinstruct.verify.verdict import Level, Verdict
+
+VERDICTS = "verdicts.jsonl"
 
 
 class VerdictLog:
@@ -24,27 +27,41 @@ class VerdictLog:
         path: the file; made if it is not there.
         first: verdicts on earlier indices are not needed any more.
         again: statuses of verdicts that are made once more.
+        anywhere: a verdict holds for its texts whatever the index: rows of a file that is edited move.
 
     Raises:
         InputError: the file cannot be opened, or a line of it is no verdict.
     """
 
-    def __init__(self, path: Path, first: int = 0, again: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: Path, first: int = 0, again: Collection[str] = (), *, anywhere: bool = False
+    ) -> None:
         self._log = AppendLog(path)
+        self._anywhere = anywhere
         self._known: dict[int, dict[str, Verdict]] = {}
         try:
             for line in self._log.read():
                 if line["k"] >= first and line["status"] not in again:
                     verdict = Verdict(line["level"], line["status"], line["reason"], line["evidence"])
-                    self._known.setdefault(line["k"], {})[line["of"]] = verdict
+                    self._of(line["k"])[line["of"]] = verdict
         except (KeyError, TypeError):
             self.close()
             raise InputError(
                 f"{path}: a line that is no verdict; move the file away, code is then run again"
             ) from None
 
+    def _of(self, k: int) -> dict[str, Verdict]:
+        return self._known.setdefault(0 if self._anywhere else k, {})
+
     def once(
-        self, k: int, number: int, candidate: Candidate, tests: str | None, check: Callable[[], Verdict]
+        self,
+        k: int,
+        number: int,
+        candidate: Candidate,
+        check: Callable[[], Verdict],
+        *,
+        tests: str | None = None,
+        level: Level = "run",
     ) -> Verdict:
         """The verdict on a candidate (with its tests, where they are what is checked), from the log if it is there.
 
@@ -52,11 +69,12 @@ class VerdictLog:
             k: the index.
             number: the candidate's number in it.
             candidate: as it is checked.
-            tests: the text of the tests, or None.
             check: makes the verdict.
+            tests: the text of the tests, or None.
+            level: `syntax` for a verdict on the syntax alone; what runs says more.
         """
-        name = _digest(candidate, tests)
-        known = self._known.setdefault(k, {})
+        name = _digest(candidate, tests, level)
+        known = self._of(k)
         if name not in known:
             verdict = check()
             line: dict[str, JSON] = {"k": k, "i": number, "of": name, "row": row_id(candidate.row)}
@@ -70,15 +88,21 @@ class VerdictLog:
 
     def forget(self, k: int) -> None:
         """Index k is worked through in this sitting: nobody will ask again."""
-        self._known.pop(k, None)
+        if not self._anywhere:
+            self._known.pop(k, None)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         self._log.close()
 
 
-def _digest(candidate: Candidate, tests: str | None) -> str:
-    seen = [
+def verdict_folder(dataset: Path) -> Path:
+    """Where the verdicts on a dataset stand: in its run directory, which it may be itself; else beside it."""
+    return dataset if dataset.suffix == ".run" and dataset.is_dir() else run_directory_of(dataset)
+
+
+def _digest(candidate: Candidate, tests: str | None, level: Level) -> str:
+    seen: list[JSON] = [
         candidate.instruction,
         candidate.input,
         candidate.output,
@@ -86,4 +110,6 @@ def _digest(candidate: Candidate, tests: str | None) -> str:
         candidate.kind,
         tests,
     ]
+    if level == "syntax":
+        seen.append(level)
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
