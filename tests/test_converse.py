@@ -220,7 +220,7 @@ def test_what_cannot_be_done_is_told_in_one_line(cli: Cli, tmp_path: Path, sourc
             [source, "-o", output, "--likeness", "words", "--max-tokens", 1, "--too-long", "drop"],
             "every row is longer than --max-tokens 1",
         ),
-        ([source, "-o", output, "--tokenizer", tmp_path / "no"], "no such tokenizer"),
+        ([source, "-o", output, "--tokenizer", tmp_path / "no"], "cannot read the tokenizer"),
     ):
         ended = cli("converse", *words, *(["--log-format", "json"] if output in words else []))
         assert ended.status == 2
