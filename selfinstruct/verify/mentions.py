@@ -122,12 +122,12 @@ def read_wish(instruction: str) -> Wish:
         if language and placed:
             named.append((found.start(), language))
     named.sort()
-    targets = [
-        name for at, name in named if _TRANSLATES.search(text) and _TARGET.search(text[max(0, at - 40) : at])
-    ]
+    targets: list[str] = []
+    if len({name for _, name in named}) > 1 and _TRANSLATES.search(text):
+        targets = [name for at, name in named if _TARGET.search(text[max(0, at - 40) : at])]
     return Wish(
         tuple(dict.fromkeys(name for _, name in named)),
-        targets[-1] if targets and len({name for _, name in named}) > 1 else None,
+        targets[-1] if targets else None,
         _PROSE.search(text) is not None,
         _FRAGMENT.search(text) is not None,
     )

@@ -8,16 +8,38 @@ from selfinstruct.records import Candidate, Rejection
 from selfinstruct.verify.code import Code, Found, find_code, is_sketch
 from selfinstruct.verify.formats import FORMATS
 from selfinstruct.verify.grammars import GRAMMARS, grammar_problem
+from selfinstruct.verify.mentions import read_wish
+from selfinstruct.vocabulary import find_language
 
 LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no text takes long
 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
     """Reject an answer with code that cannot be parsed: reason `syntax_error`, with language and message."""
+    if _parses_as_asked(candidate):
+        return None
     found = find_code(
         candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
     )
     return check_found(found)
+
+
+def _parses_as_asked(candidate: Candidate) -> bool:
+    """Whether the answer as it stands parses in the language that was asked for, Python if none was named.
+
+    The usual case, and several times cheaper than looking for marks of all languages: those are needed only
+    where something does not parse.
+    """
+    language = find_language(candidate.language or "")
+    if language is None:
+        named = read_wish(candidate.instruction).languages or ("python",)
+        language = named[0] if len(named) == 1 else None
+    return (
+        language is not None
+        and can_check(language)
+        and "```" not in candidate.output
+        and syntax_problem(language, candidate.output) is None
+    )
 
 
 def check_found(found: Found) -> Rejection | None:
