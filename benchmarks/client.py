@@ -5,8 +5,10 @@
 
 Every client is a process of its own against a server of its own (also a process: its CPU is not counted).
 CPU is that of the process until it ends, less that of the same client with few requests, so that starting up
-is not part of it. `slots` is the share of all slots that were busy between the first and the last hundredth of
-the requests, as the server saw it. Compare CPU and ratios first: the seconds depend on what else the machine does.
+is not part of it. Ours also parses, filters, compares, checks and stores what a reply holds, so its cost grows with
+the tasks in a reply; the bare client writes texts to a file. `slots` is the share of all slots that were busy between
+the first and the last hundredth of the requests, as the server saw it: the steady state. Compare CPU and ratios first:
+the seconds hold the start, too, and depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -107,13 +109,18 @@ class Server(asyncio.Protocol):
             self.transport.write(head % (status, extra, len(body)) + body)
 
 
-def serve(latency: float, *, faults: bool) -> None:
+def first_tasks(text: str, tasks: int) -> str:
+    """The first so many tasks of a reply (a reply has three to six, 4.5 on the average)."""
+    return "###\n".join(text.split("###\n")[:tasks])
+
+
+def serve(latency: float, tasks: int, *, faults: bool) -> None:
     """Serve until killed; prints the address."""
     sys.path.insert(0, str(ROOT / "tests"))
     from stub_text import alpaca_texts
 
     Server.latency, Server.faults = latency, faults
-    texts = [alpaca_texts({"messages": []}, str(number))[0] for number in range(4000)]
+    texts = [first_tasks(alpaca_texts({"messages": []}, str(number))[0], tasks) for number in range(4000)]
     Server.replies = tuple(
         json.dumps(
             {
@@ -139,8 +146,9 @@ def serve(latency: float, *, faults: bool) -> None:
 
 
 @contextmanager
-def server(latency: float, *, faults: bool) -> Iterator[str]:
-    words = [sys.executable, __file__, "--serve", "--latency", str(latency), *["--faults"] * faults]
+def server(latency: float, tasks: int, *, faults: bool) -> Iterator[str]:
+    words = [sys.executable, __file__, "--serve", "--latency", str(latency), "--tasks", str(tasks)]
+    words += ["--faults"] * faults
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -200,12 +208,12 @@ CLIENTS = {"bare openai, threads": bare, "selfinstruct generate": ours}
 
 
 def measure(
-    name: str, requests: int, width: int, latency: float, *, faults: bool
+    name: str, requests: int, width: int, latency: float, tasks: int, *, faults: bool
 ) -> tuple[float, float, float]:
     """(CPU seconds, seconds at the server, share of the slots in use) of one run."""
     import urllib.request
 
-    with tempfile.TemporaryDirectory() as text, server(latency, faults=faults) as url:
+    with tempfile.TemporaryDirectory() as text, server(latency, tasks, faults=faults) as url:
         words = CLIENTS[name](url, Path(text), requests, width)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = subprocess.run(
@@ -233,12 +241,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--latency", type=float, default=0.2)
+    parser.add_argument("--tasks", type=int, default=6, help="tasks that a reply has at most")
     parser.add_argument("--faults", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=sorted(CLIENTS))
     given = parser.parse_args()
     if given.serve:
-        serve(given.latency, faults=given.faults)
+        serve(given.latency, given.tasks, faults=given.faults)
         return
     sys.path.insert(0, str(ROOT))
     ideal = given.requests * given.latency / given.width
@@ -247,13 +256,16 @@ def main() -> None:
         end=" ",
     )
     print(f"load {os.getloadavg()[0]:.1f}")
-    for faults in (False, True):
-        print("\nwith 5 % 429, 2 % 500, 1 % resets" if faults else "\nwithout faults")
+    for tasks, faults in ((1, False), (given.tasks, False), (given.tasks, True)):
+        told = "5 % 429, 2 % 500, 1 % resets" if faults else "no faults"
+        print(f"\n{told}; {'one task' if tasks == 1 else 'about four tasks'} in a reply")
         print(f"{'client':24} {'CPU ms/request':>14} {'ratio':>6} {'seconds':>8} {'/ideal':>7} {'slots':>6}")
         first = None
         for name in [given.only] if given.only else CLIENTS:
-            small, _, _ = measure(name, FEW, given.width, given.latency, faults=False)
-            cpu, seconds, slots = measure(name, given.requests, given.width, given.latency, faults=faults)
+            small, _, _ = measure(name, FEW, given.width, given.latency, tasks, faults=False)
+            cpu, seconds, slots = measure(
+                name, given.requests, given.width, given.latency, tasks, faults=faults
+            )
             each = 1000 * (cpu - small) / (given.requests - FEW)
             first = first or each
             print(
