@@ -32,7 +32,7 @@ EXAMPLES = REPOSITORY / "docs" / "examples"
 STATUSES = {0, 1, 2, 3, 4, 5}
 
 COUNTS = {"rows", "target", "accepted", "requests", "prompt_tokens", "completion_tokens", "in_flight"}
-TABLES, NUMBERS = {"rejected", "failures"}, {"cost", "seconds"}
+TABLES, NUMBERS = {"rejected", "failures", "verified"}, {"cost", "seconds"}
 FIGURES = COUNTS | TABLES | NUMBERS
 ALWAYS = {"event", "time", "message"}
 
