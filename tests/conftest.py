@@ -6,6 +6,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,10 @@ from typing import Any
 import pytest
 
 from selfinstruct.cli import main
+
+# A shell starts background jobs with Ctrl-C ignored, and processes started by the tests would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "SELFINSTRUCT_ENGINE_LOG")
 

@@ -103,7 +103,7 @@ def test_its_http_server_serves_the_openai_backend(tmp_path: Path, flags: list[s
     with LocalServer(path, slots=2, ctx=4096) as server:
         run = command(
             "generate", "--backend", "openai", "--model", SMALL, "--base-url", server.url, "-o", output,
-            "-n", 2, "--concurrency", 2, "--max-requests", 6, "--max-output-tokens", 300, *flags,
+            "-n", 1, "--concurrency", 2, "--max-requests", 3, "--max-output-tokens", 250, *flags,
             OPENAI_API_KEY=server.key,
         )  # fmt: skip
         _, said = run.communicate(timeout=400)
