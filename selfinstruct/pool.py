@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from selfinstruct.records import Candidate, Decision, Rejection, Row, Seed, row_id
+from selfinstruct.records import JSON, Candidate, Decision, Rejection, Row, Seed, row_id
 from selfinstruct.seams import Novelty
 from selfinstruct.verify.verdict import Verdict
 
@@ -29,6 +29,7 @@ class Rules:
     `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only,
     `check` looks at the output without running it. With `ran` a candidate needs a verdict, too: running code
     takes long and is done where the recipe is (`verify.loop`); here its verdict is only used.
+    `tell` gives notes on a candidate that is accepted without one.
     `verify` is for a recipe that asks itself, about code that is not the output of its candidates.
     """
 
@@ -37,6 +38,7 @@ class Rules:
     check: Check
     ran: Callable[[Verdict], Rejection | None] | None = None
     verify: Check = accept
+    tell: Callable[[Candidate], dict[str, JSON]] | None = None
 
 
 class Pool:
@@ -69,9 +71,11 @@ class Pool:
         if rejection is None:
             rejection = self._duplicate(candidate, self._before_index(candidate)) or self._verify(candidate)
         if rejection is not None:
-            told = Rejection(rejection.reason, rejection.evidence | candidate.notes)
-            return Decision(replace(candidate, rejection=None), told)
-        return Decision(candidate, evidence=self.novelty.evidence(candidate.instruction) | candidate.notes)
+            rejection = Rejection(rejection.reason, rejection.evidence | candidate.notes)
+            return Decision(replace(candidate, rejection=None), rejection)
+        told = self.rules.tell(candidate) if self.rules.tell else {}
+        evidence = self.novelty.evidence(candidate.instruction) | candidate.notes | told
+        return Decision(candidate, evidence=evidence)
 
     def _verify(self, candidate: Candidate) -> Rejection | None:
         """The last question. What is no duplicate now was none in any earlier view, so it has its verdict."""

@@ -18,7 +18,7 @@ from selfinstruct import alpaca, filters, novelty, seeds
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit
-from selfinstruct.pool import Check, Pool, Rules, accept
+from selfinstruct.pool import Check, Filter, Pool, Rules, accept
 from selfinstruct.prices import find_price
 from selfinstruct.recipes import PROMPTS, SAMPLES, YIELDS, make_recipe
 from selfinstruct.records import Row, Seed
@@ -34,6 +34,7 @@ from selfinstruct.verify.loop import (
     open_verification,
     prompts_of,
     runs_code,
+    tell_syntax,
     verified,
 )
 from selfinstruct.verify.syntax import check_syntax
@@ -233,17 +234,12 @@ def _canonical(name: str, find: Callable[[str], str | None], axis: str) -> str:
 def make_rules(settings: Settings) -> Rules:
     """The filters and the check that the profile and `--verify` ask for."""
     verification = make_check(settings)
-    check = without_overlap(settings, verification)
-    ran = judge_ran(settings)
+    refuse: Filter = filters.refuse
+    refuse_instruction: Filter = filters.refuse_instruction
     if settings.profile == "alpaca":
-        return Rules(
-            lambda candidate, _: alpaca.refuse(candidate),
-            lambda candidate, _: alpaca.refuse(candidate),
-            check,
-            ran,
-            verify=verification,
-        )
-    return Rules(filters.refuse, filters.refuse_instruction, check, ran, verify=verification)
+        refuse = refuse_instruction = lambda candidate, _: alpaca.refuse(candidate)
+    check, ran, tell = without_overlap(settings, verification), judge_ran(settings), tell_syntax(settings)
+    return Rules(refuse, refuse_instruction, check, ran, verification, tell)
 
 
 def make_check(settings: RunSettings) -> Check:

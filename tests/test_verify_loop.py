@@ -23,7 +23,7 @@ from selfinstruct.seams import PoolView
 from selfinstruct.settings import make_settings
 from selfinstruct.verify.loop import Verification, verified
 from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
-from selfinstruct.verify.syntax import check_syntax
+from selfinstruct.verify.syntax import check_syntax, syntax_verdict
 from selfinstruct.verify.verdict import Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VerdictLog
 from selfinstruct.verify.verifier import Verifier
@@ -340,6 +340,29 @@ def test_syntax_errors_are_repaired_without_a_sandbox(
     assert cli(*words(file, tmp_path / "x.json", 1, "--repair", 1)).status == 0
     (only,) = journal(tmp_path / "x.json")
     assert only["evidence"] == {"verification": "passed", "repair": {"tries": 1, "tokens": 0}}
+
+
+def test_the_default_level_tells_what_nobody_parsed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfinstruct.verify.syntax.has_grammar", lambda name: name != "kotlin")
+    kotlin = python('fun main() { println("x") }').replace("python", "kotlin")
+    many = "".join(f"print({k}, 'and {k * k}')\n" for k in range(1500))
+    outputs = [python("print(1)"), kotlin, "A list keeps its order, and a set does not.", python(many)]
+    file = write_replies(tmp_path / "in.jsonl", [[text] for text in outputs])
+    output = tmp_path / "x.json"
+    assert cli(*words(file, output, 9)).status == 3
+    told = {line["output"]: line.get("evidence", {}) for line in journal(output) if line["accepted"]}
+    known = [{"verification": "passed"}, {"verification": "unavailable", "why": "no_parser"}]
+    known += [{"verification": "skipped", "why": "no_code"}]
+    assert [told[text] for text in outputs[:3]] == known
+    verification = json.loads(cli("status", output, "--json").out)["verification"]
+    assert verification["passed"] == verification["skipped"] == 1
+    long = Candidate("Print numbers in Python.", output=python(many))
+    assert syntax_verdict(long) == Verdict("syntax", "unavailable", "too_long", {"language": "python"})
+    off = tmp_path / "off.json"
+    assert cli(*words(file, off, 9, "--verify", "off")).status == 3
+    assert not any("verification" in line.get("evidence", {}) for line in journal(off))
 
 
 def test_repair_needs_verification(cli: Cli, tmp_path: Path) -> None:

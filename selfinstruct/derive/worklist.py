@@ -26,7 +26,7 @@ from selfinstruct.records import Candidate, Source
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.session import Work, benchmarks_digest, make_check, without_overlap
 from selfinstruct.settings import SHAPING_ALL, RunSettings, default
-from selfinstruct.verify.loop import judge_ran
+from selfinstruct.verify.loop import judge_ran, tell_syntax
 
 S = TypeVar("S", bound="DeriveSettings")
 
@@ -151,6 +151,7 @@ def open_work(settings: RunSettings) -> Work:
         without_overlap(settings, check if job.checked else accept),
         judge_ran(settings) if job.checked else None,
         verify=check,
+        tell=tell_syntax(settings) if job.checked else None,
     )
     rule = (
         novelty.make("code", getattr(settings, "threshold", 0.7), getattr(settings, "language_cap", 3))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 from selfinstruct.verify.fences import Segment, split_fences
@@ -105,6 +106,7 @@ class _Known:
     code_wanted: bool
 
 
+@lru_cache(maxsize=64)  # an answer is checked, perhaps run, and then told of
 def find_code(
     instruction: str, input_: str, output: str, language: str | None = None, kind: str | None = None
 ) -> Found:

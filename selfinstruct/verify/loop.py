@@ -24,9 +24,10 @@ from selfinstruct.settings import RunSettings
 from selfinstruct.verify.repair import read_repair, repair_request
 from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
 from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
-from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, rejection_of
+from selfinstruct.verify.syntax import syntax_verdict
+from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, notes_of, rejection_of
 from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog
-from selfinstruct.verify.verifier import Verifier, find, find_tested, parse
+from selfinstruct.verify.verifier import Verifier, find, find_tested
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ def judge_ran(settings: RunSettings) -> Callable[[Verdict], Rejection | None] | 
     if not verifies_late(settings):
         return None
     return partial(rejection_of, required=settings.require_verification)
+
+
+def tell_syntax(settings: RunSettings) -> Callable[[Candidate], dict[str, JSON]] | None:
+    """What is told of an accepted candidate whose syntax alone was looked at; None where verdicts are needed."""
+    if settings.verify != "syntax" or verifies_late(settings):
+        return None
+    return lambda candidate: notes_of(syntax_verdict(candidate))
 
 
 def prompts_of(settings: RunSettings) -> dict[str, str]:
@@ -233,9 +241,7 @@ class _Case:
     def _notes(self, settled: Candidate, tries: int) -> dict[str, JSON]:
         notes: dict[str, JSON] = {}
         if settled.verdict is not None and settled.verdict.status != "failed":
-            notes["verification"] = settled.verdict.status
-            if settled.verdict.reason:
-                notes["why"] = settled.verdict.reason
+            notes |= notes_of(settled.verdict)
         if tries:
             notes["repair"] = {"tries": tries, "tokens": self.tokens.get("repair", 0)}
         if self.tests is not None:
@@ -255,7 +261,7 @@ class _Case:
     def run(self, candidate: Candidate) -> Verdict:
         """The verdict on code that parses."""
         if not runs_code(self.settings):
-            return self._kept(candidate, lambda: parse(candidate), level="syntax")
+            return self._kept(candidate, lambda: syntax_verdict(candidate), level="syntax")
         verdict = self._kept(candidate, lambda: self.verification.verifier.run(candidate))
         if self.settings.verify == "tests" and verdict.status == "passed":
             return self._test(candidate, verdict)

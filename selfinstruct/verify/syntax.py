@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from selfinstruct.records import Candidate, Rejection
 from selfinstruct.verify.code import Code, Found, find_code, is_sketch
 from selfinstruct.verify.formats import FORMATS
-from selfinstruct.verify.grammars import GRAMMARS, grammar_problem
+from selfinstruct.verify.grammars import GRAMMARS, grammar_problem, has_grammar
 from selfinstruct.verify.mentions import read_wish
+from selfinstruct.verify.verdict import Verdict
 from selfinstruct.vocabulary import find_language
 
 LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no text takes long
@@ -16,7 +18,7 @@ LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
     """Reject an answer with code that cannot be parsed: reason `syntax_error`, with language and message."""
-    if _parses_as_asked(candidate):
+    if _asked_and_parsed(candidate.instruction, candidate.output, candidate.language) is not None:
         return None
     found = find_code(
         candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
@@ -24,22 +26,20 @@ def check_syntax(candidate: Candidate) -> Rejection | None:
     return check_found(found)
 
 
-def _parses_as_asked(candidate: Candidate) -> bool:
-    """Whether the answer as it stands parses in the language that was asked for, Python if none was named.
+@lru_cache(maxsize=64)
+def _asked_and_parsed(instruction: str, output: str, language: str | None) -> str | None:
+    """The language that was asked for, Python if none was named, where nothing in it speaks against the bare answer.
 
     The usual case, and several times cheaper than looking for marks of all languages: those are needed only
     where something does not parse.
     """
-    language = find_language(candidate.language or "")
-    if language is None:
-        named = read_wish(candidate.instruction).languages or ("python",)
-        language = named[0] if len(named) == 1 else None
-    return (
-        language is not None
-        and can_check(language)
-        and "```" not in candidate.output
-        and syntax_problem(language, candidate.output) is None
-    )
+    asked = find_language(language or "")
+    if asked is None:
+        named = read_wish(instruction).languages or ("python",)
+        asked = named[0] if len(named) == 1 else None
+    if asked is None or not can_check(asked) or "```" in output:
+        return None
+    return asked if syntax_problem(asked, output) is None else None
 
 
 def check_found(found: Found) -> Rejection | None:
@@ -50,6 +50,31 @@ def check_found(found: Found) -> Rejection | None:
         if problem:
             return Rejection("syntax_error", {"language": block.language, "message": problem})
     return None
+
+
+def syntax_verdict(candidate: Candidate) -> Verdict:
+    """The verdict on an answer that `check_syntax` has nothing against: whether its code was parsed at all."""
+    output = candidate.output.strip()
+    asked = _asked_and_parsed(candidate.instruction, candidate.output, candidate.language)
+    if asked and "\n" in output and _why_unparsed(asked, output) is None:
+        return Verdict("syntax", "passed", evidence={"language": asked})  # a line of words may parse, too
+    found = find_code(
+        candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
+    )
+    code = [(block.language, block.text) for block in found.blocks if block.language not in {None, "text"}]
+    if not code:
+        return Verdict("syntax", "skipped", "no_code")
+    for language, text in code:
+        if why := _why_unparsed(language or "", text):
+            return Verdict("syntax", "unavailable", why, {"language": language})
+    return Verdict("syntax", "passed", evidence={"language": code[0][0]})
+
+
+def _why_unparsed(language: str, code: str) -> str | None:
+    """Why code is not parsed, None if it is."""
+    if language not in FORMATS and not has_grammar(language):
+        return "no_parser"
+    return "too_long" if len(code) > LONGEST else None
 
 
 def _block_problem(block: Code) -> str | None:

@@ -33,6 +33,12 @@ class Verdict:
     evidence: dict[str, JSON] = field(default_factory=dict)
 
 
+def notes_of(verdict: Verdict) -> dict[str, JSON]:
+    """What the journal tells of an accepted task's verdict."""
+    why = {"why": verdict.reason} if verdict.reason else {}
+    return {"verification": verdict.status, **why}
+
+
 def rejection_of(verdict: Verdict, *, required: bool = False) -> Rejection | None:
     """The rejection of an answer with this verdict, None if it may stay.
 

@@ -11,8 +11,6 @@ import threading
 
 from selfinstruct.records import JSON, Candidate
 from selfinstruct.verify.code import Code, Found, find_code
-from selfinstruct.verify.formats import FORMATS
-from selfinstruct.verify.grammars import has_grammar
 from selfinstruct.verify.run import run_code, run_program
 from selfinstruct.verify.sandbox import Sandbox
 from selfinstruct.verify.selftests import Trial, make_trials, names_nothing_known
@@ -75,16 +73,6 @@ class Verifier:
         if verdict.status in {"unavailable", "skipped"}:
             return "unavailable", verdict.reason, said
         return ("failed" if trial.begin in out else "not_begun"), verdict.reason or "ended_early", said
-
-
-def parse(candidate: Candidate) -> Verdict:
-    """The verdict on an answer whose code has no syntax error (level `syntax`): whether there was a parser for it."""
-    languages = [block.language for block in find(candidate).blocks if block.language not in {None, "text"}]
-    if not languages:
-        return Verdict("syntax", "skipped", "no_code")
-    unknown = [name for name in languages if name not in FORMATS and not has_grammar(name)]
-    evidence: dict[str, JSON] = {"language": (unknown or languages)[0]}
-    return Verdict("syntax", "unavailable" if unknown else "passed", "no_parser" if unknown else "", evidence)
 
 
 def find(candidate: Candidate) -> Found:
