@@ -24,7 +24,7 @@ def name_of(module: Path) -> str:
 # Pure: no clock, file, thread, network or global random state; they import only each other and these.
 PURE = {
     "alpaca", "data.clusters", "data.forms", "data.mix_plan", "data.oasst", "data.rows", "data.templates", "errors",
-    "filters", "gate", "labels",
+    "filters", "gate", "journal", "labels",
     "novelty", "novelty_code", "parsing", "pool", "records", "repetition", "rouge",
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
     "verify.stubs", "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations", "derive.flaws",
