@@ -2,13 +2,18 @@
 
     python benchmarks/client.py                     2,000 requests at 64 slots of 200 ms, without and with faults
     python benchmarks/client.py --requests 500
+    python benchmarks/client.py --peer distilabel=VENV/bin/python --peer curator=VENV/bin/python
 
 Every client is a process of its own against a server of its own (also a process: its CPU is not counted).
 CPU is that of the process until it ends, less that of the same client with few requests, so that starting up
 is not part of it. Ours also parses, filters, compares, checks and stores what a reply holds, so its cost grows with
 the tasks in a reply; the bare client writes texts to a file. `slots` is the share of all slots that were busy between
-the first and the last hundredth of the requests, as the server saw it: the steady state. Compare CPU and ratios first:
+the first and the last twentieth of the requests, as the server saw it: the steady state. Compare CPU and ratios first:
 the seconds hold the start, too, and depend on what else the machine does.
+
+Peers are other programs that fill datasets from a server. Each runs under a Python that has it (a virtual environment
+of its own; what to install stands in peers/run_NAME.py), gets the prompts of the bare client and writes the texts of
+the replies: it does the bare client's work, not ours. They take no part in the runs with faults.
 """
 
 from __future__ import annotations
@@ -23,11 +28,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+Client = Callable[[str, Path, int, int], list[str]]
+
 ROOT = Path(__file__).parents[1]
+PEERS = {path.stem.removeprefix("run_"): path for path in (ROOT / "benchmarks" / "peers").glob("run_*.py")}
 FEW = 100  # requests that stand for starting up
 
 # What anyone writes in the first hour: threads, the official client, a file of answers.
@@ -204,7 +212,28 @@ def ours(url: str, folder: Path, requests: int, width: int) -> list[str]:
     ]  # fmt: skip
 
 
-CLIENTS = {"bare openai, threads": bare, "selfinstruct generate": ours}
+def peer(python: str, program: Path) -> Client:
+    """A peer's program under the Python that has the peer, with the words that the bare client gets."""
+
+    def command(url: str, folder: Path, requests: int, width: int) -> list[str]:
+        return [python, str(program), *bare(url, folder, requests, width)[3:]]
+
+    return command
+
+
+CLIENTS: dict[str, Client] = {"bare openai, threads": bare, "selfinstruct generate": ours}
+
+
+def add_peer(text: str) -> str:
+    """Takes NAME=PYTHON among the clients; returns NAME."""
+    name, _, python = text.partition("=")
+    if name not in PEERS or not Path(python).is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text}: not NAME=PYTHON with a path and a name of {', '.join(sorted(PEERS))}"
+        )
+    # absolute, not resolved: the link is what puts a Python into its environment
+    CLIENTS[name] = peer(str(Path(python).absolute()), PEERS[name])
+    return name
 
 
 def measure(
@@ -215,18 +244,27 @@ def measure(
 
     with tempfile.TemporaryDirectory() as text, server(latency, tasks, faults=faults) as url:
         words = CLIENTS[name](url, Path(text), requests, width)
+        env = os.environ | {"OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)}
+        if name in PEERS:  # an empty home: no reply may come from the cache of an earlier run
+            env |= {"HOME": text, "XDG_CACHE_HOME": text, "PYTHONPATH": ""}
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = subprocess.run(
             words,
             check=False,
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENAI_API_KEY": "none"},
+            cwd=text,
+            env=env,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert ended.returncode in {0, 3}, ended.stderr
+        assert ended.returncode in {0, 3}, ended.stdout + ended.stderr
+        if name in PEERS:
+            rows = len((Path(text) / "out.jsonl").read_text().splitlines())
+            assert rows == requests, f"{name} wrote {rows} rows of {requests}: {ended.stderr[-2000:]}"
         with urllib.request.urlopen(url) as answer:  # noqa: S310 - our own
             spans = sorted(json.load(answer))
+    if not faults:  # a peer may ask something before it begins
+        spans = spans[max(0, len(spans) - requests) :]
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     margin = len(spans) // 20
     begin, end = spans[margin][0], spans[-margin - 1][0]
@@ -244,8 +282,18 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=6, help="tasks that a reply has at most")
     parser.add_argument("--faults", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--only", choices=sorted(CLIENTS))
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        type=add_peer,
+        metavar="NAME=PYTHON",
+        help="compare this one, too",
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="of the clients, this one")
     given = parser.parse_args()
+    if unknown := set(given.only or ()) - set(CLIENTS):
+        parser.error(f"--only: {unknown.pop()} is not one of {', '.join(CLIENTS)}")
     if given.serve:
         serve(given.latency, given.tasks, faults=given.faults)
         return
@@ -261,7 +309,9 @@ def main() -> None:
         print(f"\n{told}; {'one task' if tasks == 1 else 'about four tasks'} in a reply")
         print(f"{'client':24} {'CPU ms/request':>14} {'ratio':>6} {'seconds':>8} {'/ideal':>7} {'slots':>6}")
         first = None
-        for name in [given.only] if given.only else CLIENTS:
+        for name in given.only or CLIENTS:
+            if faults and name in PEERS:
+                continue
             small, _, _ = measure(name, FEW, given.width, given.latency, tasks, faults=False)
             cpu, seconds, slots = measure(
                 name, given.requests, given.width, given.latency, tasks, faults=faults
