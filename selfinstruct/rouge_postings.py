@@ -251,7 +251,8 @@ def search(postings: Postings, query: Query) -> Ints | None:
     found.sort()
     first = np.ones(len(found), bool)
     np.not_equal(found[1:], found[:-1], out=first[1:])
-    return found[first]
+    different: Ints = found[first]
+    return different
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,14 +148,16 @@ def _write_npy(folder: Path, columns: Sequence[str], most: int, rows: Iterable[T
     """One array (sequences, tokens) for each column, for `np.load(..., mmap_mode="r")`."""
     import numpy as np
 
+    npy: Any = np.lib.format  # typed in some releases of numpy only
+
     def head(file: Any, kind: str, count: int) -> None:
         facts = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(kind)),
+            "descr": npy.dtype_to_descr(np.dtype(kind)),
             "fortran_order": False,
             "shape": (count, most),
         }
         file.seek(0, SEEK_SET)
-        np.lib.format.write_array_header_1_0(file, facts)  # leaves room for a first axis that grows
+        npy.write_array_header_1_0(file, facts)  # leaves room for a first axis that grows
 
     with ExitStack() as opened:
         files = {name: opened.enter_context((folder / f"{name}.npy").open("wb")) for name in columns}
