@@ -74,7 +74,7 @@ def converse(**flags: Any) -> None:
     """Lay similar rows one after another as conversations; which rows went where stands in OUT's run directory."""
     from itertools import chain
 
-    from selfinstruct.data.reading import read_examples
+    from selfinstruct.data.reading import read_examples, refuse_replacing
     from selfinstruct.dataset import run_directory_of
     from selfinstruct.derive import conversation_files as core
 
@@ -83,6 +83,7 @@ def converse(**flags: Any) -> None:
         raise InputError("converse: name the rows to read")
     if output is None or output.suffix != ".json":
         raise InputError("converse: name the file to write with -o, ending in .json")
+    refuse_replacing([output], inputs)
     examples: Iterable[Example] = chain.from_iterable(map(read_examples, inputs))
     if flags["turns"] is not None:
         made = _make_turns(flags)

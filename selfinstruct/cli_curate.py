@@ -102,6 +102,7 @@ def curate(
         raise InputError("curate: name the rows to write with -o, ending in .json or .jsonl")
     if not inputs:
         raise InputError("curate: name at least one dataset to read")
+    _check_flags(flags)
     tables = _tables(flags)
     if config is not None and tables:
         kinds = ", ".join(table["kind"] for table in tables)
@@ -110,6 +111,20 @@ def curate(
     if not steps:
         raise InputError("curate: nothing to do; give steps by flags (--exact, say) or with --config")
     _run(inputs, steps, output, skip_bad=skip_bad, as_json=log_format == "json")
+
+
+def _check_flags(flags: dict[str, Any]) -> None:
+    """Refuse flags that would do nothing."""
+    if flags["clusters"] is not None and flags["per_cluster"] is None:
+        raise InputError("curate: --clusters says how many groups; add --per-cluster for what stays of each")
+    counts = ("min_tokens", "max_tokens", "min_answer_tokens")
+    counted = any(flags[name] is not None for name in counts)
+    if counted and flags["tokenizer"] is None:
+        raise InputError("curate: counting tokens needs --tokenizer, a tokenizer.json or its folder")
+    if flags["tokenizer"] is not None and not counted:
+        raise InputError(
+            "curate: --tokenizer counts tokens; add --min-tokens, --max-tokens or --min-answer-tokens"
+        )
 
 
 def _tables(flags: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,8 +166,10 @@ def _run(inputs: list[Path], steps: Any, output: Path, *, skip_bad: bool, as_jso
     from tqdm import tqdm
 
     from selfinstruct.data.curate import curate as run
-    from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples
+    from selfinstruct.data.curate import dropped_of
+    from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples, refuse_replacing
 
+    refuse_replacing([output, dropped_of(output)], inputs)
     bad = BadRows(bad_rows_of(output)) if skip_bad else None
     try:
         with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:

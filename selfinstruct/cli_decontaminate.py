@@ -40,6 +40,7 @@ def decontaminate(
 
     from tqdm import tqdm
 
+    from selfinstruct.data.reading import refuse_replacing
     from selfinstruct.dataset import run_directory_of, stream_dataset
     from selfinstruct.display import printable
     from selfinstruct.verify import decontamination as core
@@ -49,6 +50,9 @@ def decontaminate(
         raise InputError("decontaminate: name a benchmark with --against: humaneval, or a file")
     if output is not None and output.suffix != ".json":
         raise InputError("decontaminate: the dataset to write with -o must end in .json")
+    if output is not None:
+        record = run_directory_of(output) / "contaminated.jsonl"
+        refuse_replacing([output, record], inputs)
     index = open_index(against)
     rows = chain.from_iterable(map(stream_dataset, inputs))
     with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
@@ -64,7 +68,6 @@ def decontaminate(
                 if found is not None:
                     typer.echo(core.line_of(number, row, found), nl=False)
         else:
-            record = run_directory_of(output) / "contaminated.jsonl"
             summary = core.decontaminate(rows, index, output, record, progress)
     written = {"output": str(output), "record": str(record)} if output else {}
     if log_format == "json":

@@ -45,6 +45,7 @@ def dedup(
     from tqdm import tqdm
 
     from selfinstruct import dedup as core
+    from selfinstruct.data.reading import refuse_replacing
     from selfinstruct.dataset import read_dataset, run_directory_of, stream_dataset
 
     if output is None or output.suffix != ".json":
@@ -57,6 +58,7 @@ def dedup(
     else:
         if not inputs:
             raise InputError("dedup: name at least one dataset to read")
+        refuse_replacing([output], inputs)
         with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
 
             def progress(seen: int, dropped: int) -> None:

@@ -77,6 +77,10 @@ def export(
     chosen = format_ or format_of(output)
     if push and chosen != "hf":
         raise InputError("--push: only a dataset folder is uploaded; add --format hf")
+    if public and not push:
+        raise InputError("--public: only with --push is anything made public")
+    if licence and chosen != "hf":
+        raise InputError("--licence: only the card of a dataset folder has a place for it; add --format hf")
     if push:
         hub.check_repository(push)
     made = find_template(template) if template else None

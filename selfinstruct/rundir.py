@@ -14,13 +14,14 @@ from itertools import count
 from time import monotonic, time
 
 from selfinstruct import __version__
+from selfinstruct.batch_log import FILE as BATCHES
 from selfinstruct.dataset import DatasetFile, run_directory_of
 from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit, commit_of
 from selfinstruct.records import JSON, Row, row_id
 from selfinstruct.reply_log import ReplyLog
 from selfinstruct.settings import RunSettings
-from selfinstruct.store import AppendLog, Lock, disk_error, write_atomically
+from selfinstruct.store import AppendLog, Lock, disk_error, read_log, write_atomically
 
 PUBLISH_SHARE = 0.05  # of the run's time at most goes into copying the dataset
 ADOPTED = 1000  # rows taken over that are noted at once
@@ -83,12 +84,13 @@ class RunDirectory(ReplyLog):
                 for name in sorted(before.keys() | fingerprint.keys())
                 if before.get(name) != fingerprint.get(name)
             ]
-            if changed:
+            if changed and self._is_begun():
                 raise InputError(
                     f"{self.path}: begun with other settings ({'; '.join(changed)}); go on with those, "
                     f"choose another --output, or move {self.path} away: a new run then takes the rows over"
                 )
-            return
+            if not changed:
+                return
         about = {
             "selfinstruct": __version__,
             "python": platform.python_version(),
@@ -99,6 +101,13 @@ class RunDirectory(ReplyLog):
             "indices": self._indices,
         }
         write_atomically(path, json.dumps(about, indent=2).encode() + b"\n")
+
+    def _is_begun(self) -> bool:
+        """Whether anything was decided, answered or sent as a batch: a start that came to nothing binds to nothing."""
+        logs = (self.path / "journal.jsonl", self.path / BATCHES)
+        return any(log.exists() and log.stat().st_size for log in logs) or any(
+            "text" in line for line in read_log(self.path / "replies.jsonl")
+        )
 
     def replay(self) -> Iterator[Row | Commit]:
         """Everything that was decided, in order: rows taken over, and commits.

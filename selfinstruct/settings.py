@@ -292,6 +292,8 @@ def make_run_settings(kind: type[S], flags: dict[str, Any], config: Path | None 
             text = text[:1].lower() + text[1:]
             # An address may hold a password, and an unknown name may be that of a key.
             secret = name == "base-url" or problem["type"] == "extra_forbidden"
-            given_as = "" if secret else f" (given: {problem['input']!r})"
+            value = problem["input"]
+            shown = str(value) if isinstance(value, Path) else value
+            given_as = "" if secret else f" (given: {shown!r})"
             problems.append(f"{name}: {text}{given_as}" if name else text)
         raise InputError("settings: " + "; ".join(problems)) from None

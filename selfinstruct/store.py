@@ -192,7 +192,8 @@ def replacing(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
             for file, path in zip(files, paths, strict=True):
                 put_in_place(file, path)
     except OSError as error:
-        raise disk_error(Path(error.filename or paths[0]), error) from None
+        names = {str(part_of(path)): path for path in paths}
+        raise disk_error(names.get(error.filename) or Path(error.filename or paths[0]), error) from None
     finally:
         for path in paths:
             with contextlib.suppress(OSError):

@@ -52,6 +52,42 @@ def test_help_imports_nothing_heavy() -> None:
     assert out.stdout.splitlines()[-1] == "HEAVY []"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dedup",),
+        ("decontaminate", "--against", "benchmark.jsonl"),
+        ("verify", "--level", "syntax"),
+        ("curate", "--exact"),
+        ("export",),
+        ("mix",),
+        ("converse", "--likeness", "words"),
+        ("judge", "--dry-run"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_read_is_never_written_over(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.json").write_text(json.dumps(invented_rows(3)))
+    Path("benchmark.jsonl").write_text('{"prompt": "add two numbers", "canonical_solution": "a + b"}\n')
+    Path("mix.toml").write_text('[[source]]\nname = "a"\npath = "rows.json"\n')
+    Path("link.json").symlink_to("rows.json")
+    before = Path("rows.json").read_bytes()
+    command, *flags = words
+    read = "mix.toml" if command == "mix" else "rows.json"
+    for output in ("rows.json", "./rows.json", "link.json"):
+        one_line(cli(command, read, "-o", output, *flags), 2, "what is read")
+    assert Path("rows.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "benchmark.jsonl",
+        "link.json",
+        "mix.toml",
+        "rows.json",
+    ]
+
+
 def test_the_command_reference_is_up_to_date() -> None:
     made = runpy.run_path(str(REPOSITORY / "docs" / "make_commands.py"))
     if sys.version_info >= (3, 11):  # the wrapping of older argument parsers differs

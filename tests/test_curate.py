@@ -485,6 +485,7 @@ def test_bad_rows_end_it_or_are_kept_aside(cli: Cli, tmp_path: Path) -> None:
         ('[[step]]\nkind = "length"\nmin = 5\nmax = 4', "min 5 is above max 4"),
         ('[[step]]\nkind = "length"\nmin = 5\nunit = "tokens"', "go together"),
         ('[[step]]\nkind = "answer-tokens"\nmin = 5\ntokenizer = "none.json"', "cannot read the tokenizer"),
+        ('[[step]]\nkind = ["length"]', "is no kind of step"),
         ('[[step]]\nkind = "top-k"', "step 1 (top-k): k: is missing"),
         ('[[step]]\nkind = "match"\nkeep = "x"', "step 1 (match): keep: input should be a list"),
         ('[[step]]\nkind = "match"\nkeep = ["("]', "pattern '('"),
@@ -515,13 +516,83 @@ def test_usage(cli: Cli, tmp_path: Path) -> None:
         ([source, "-o", tmp_path / "x.txt", "--exact"], ".json or .jsonl"),
         ([source, "-o", output], "nothing to do"),
         ([source, "-o", output, "--exact", "--config", source], "exclude each other"),
-        ([source, "-o", output, "--min-tokens", 3], "go together"),
+        ([source, "-o", output, "--min-tokens", 3], "needs --tokenizer"),
+        ([source, "-o", output, "--exact", "--tokenizer", "x"], "--tokenizer counts tokens"),
+        ([source, "-o", output, "--clusters", 3], "add --per-cluster"),
+        ([source, "-o", source, "--exact"], "take the place of what is read"),
         ([source, "-o", output, "--drop-pattern", "x", "--pattern-field", "tail"], "field"),
     ):
         ended = cli("curate", *words)
         assert ended.status == 2, words
         assert part in ended.err
         assert len(ended.err.splitlines()) == 1
+
+
+def test_rows_of_a_curation_are_not_written_over(cli: Cli, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.json", tmp_path / "out.json"
+    source.write_text(json.dumps(invented_rows(4)))
+    assert cli("curate", source, "-o", output, "--drop-pattern", "0").status == 0
+    dropped = tmp_path / "out.run" / "dropped.jsonl"
+    before = dropped.read_bytes()
+    link = tmp_path / "link.json"
+    link.symlink_to(output)
+    for read in (dropped, link):
+        ended = cli("curate", read, "-o", output, "--exact")
+        assert ended.status == 2
+        assert "take the place of what is read" in ended.err
+    assert dropped.read_bytes() == before
+
+
+def test_a_row_that_is_taken_back_has_no_mark_of_its_drop(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    row = {"instruction": "Say", "input": "", "output": "x", "dropped": "a word of its own"}
+    source.write_text(json.dumps(row))
+    assert cli("curate", source, "-o", tmp_path / "one.json", "--exact").status == 0
+    assert json.loads((tmp_path / "one.json").read_text())[0]["dropped"] == "a word of its own"
+    del row["dropped"]
+    source.write_text(json.dumps(row))
+    assert cli("curate", source, "-o", tmp_path / "two.json", "--min-characters", 99).status == 0
+    dropped = tmp_path / "two.run" / "dropped.jsonl"
+    assert "too_short" in dropped.read_text()
+    assert cli("curate", dropped, "-o", tmp_path / "three.json", "--exact").status == 0
+    assert "dropped" not in json.loads((tmp_path / "three.json").read_text())[0]
+
+
+def test_conversations_are_alike_by_all_their_questions(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    topics = (
+        "sort a list in python",
+        "open files in rust",
+        "join two tables with sql",
+        "join two tables with sql",
+    )
+    talks = [
+        [("user", f"How do I {topic}?"), ("assistant", f"You {topic} so."), ("user", "Can you explain that to me?"),
+         ("assistant", f"Yes, variant {number}.")]
+        for number, topic in enumerate(topics)
+    ]  # fmt: skip
+    lines = [{"messages": [{"role": role, "content": text} for role, text in talk]} for talk in talks]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli("curate", source, "-o", tmp_path / "out.json", "--near", 0.7).status == 0
+    kept = json.loads((tmp_path / "out.json").read_text())
+    assert [row["output"] for row in kept] == [f"Yes, variant {number}." for number in range(3)]
+
+
+def test_a_negative_seed_is_a_seed() -> None:
+    vectors = np.eye(6, dtype=np.float32)
+    one, same = clusters.find_clusters(vectors, 3, -1), clusters.find_clusters(vectors, 3, -1)
+    assert np.array_equal(one.cluster, same.cluster)
+
+
+def test_numbers_that_json_lacks_are_written_as_null(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"instruction": "a", "output": "b", "x": NaN, "y": [{"z": Infinity}, 1.5]}\n')
+    for words in (("curate", source, "-o", tmp_path / "o.json", "--exact"),
+                  ("export", source, "-o", tmp_path / "o.jsonl", "--extra")):  # fmt: skip
+        assert cli(*words).status == 0
+    for text in ((tmp_path / "o.json").read_text()[1:-2], (tmp_path / "o.jsonl").read_text()):
+        row = json.loads(text, parse_constant=pytest.fail)
+        assert (row["x"], row["y"]) == (None, [{"z": None}, 1.5])
 
 
 def test_all_kinds_have_a_docstring_for_the_page() -> None:

@@ -223,6 +223,8 @@ def test_half_a_character_has_no_place_in_a_table(tmp_path: Path) -> None:
         (["-o", "o.jsonl", "--extra", "--template", "oasst"], "without a template"),
         (["-o", "in.jsonl"], "take the place"),
         (["-o", "full"], "already there"),
+        (["-o", "o.json", "--public"], "--public"),
+        (["-o", "o.json", "--licence", "MIT"], "--licence"),
         (["-o", "o.json", "--push", "me/x"], "--format hf"),
         (["-o", "new", "--push", "x"], "OWNER/NAME"),
         (["-o", "new", "--push", "me/x"], "HF_TOKEN"),
@@ -241,6 +243,15 @@ def test_what_does_not_go_together_is_one_line(
     assert part in ended.err
     assert len(ended.err.splitlines()) == 1
     assert (tmp_path / "in.jsonl").read_text() == json.dumps(ROWS[0]) + "\n"
+
+
+def test_a_link_to_itself_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    ended = cli("export", loop, "-o", tmp_path / "o.json")
+    assert ended.status == 2
+    assert "cannot read the dataset" in ended.err
+    assert len(ended.err.splitlines()) == 1
 
 
 def test_the_command_says_what_it_did(cli: Cli, tmp_path: Path) -> None:

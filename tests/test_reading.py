@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import gzip
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -442,3 +444,48 @@ def test_ids_and_the_chat_form() -> None:
     assert one.chat() == (SYSTEM, Message("user", "Sort it.\n\nx = [2, 1]"), A)
     assert one.id() != Example((Q, A), "x = [2, 1]").id()
     assert Example((Q, A), "x").id() == Example((Q, A), "x", 1.0, {"id": 1}, "file", 3).id()
+
+
+def test_cells_of_tables_become_values_that_json_has(tmp_path: Path) -> None:
+    day, moment = dt.date(2024, 1, 31), dt.datetime(2024, 1, 31, 2, 3, 4)  # noqa: DTZ001 - as tables have it
+    other = {
+        "day": pa.array([day, None]),
+        "moment": pa.array([moment, None]),
+        "amount": pa.array([Decimal("1.50"), None]),
+        "number": pa.array([float("nan"), float("inf")]),
+        "text": pa.array([b"caf\xc3\xa9", b"\xff\x00"]),
+        "deep": pa.array([{"when": day, "parts": [1.5, float("nan")]}, None]),
+        "pairs": pa.array([[("a", 1.0)], []], pa.map_(pa.string(), pa.float64())),
+        "score": pa.array([float("nan"), 2.0]),
+    }
+    table = pa.table({"instruction": ["a", "b"], "output": ["c", "d"], **other})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    one, two = read_examples(tmp_path / "a.parquet")
+    assert one.extra == {
+        "day": "2024-01-31",
+        "moment": "2024-01-31T02:03:04",
+        "amount": "1.50",
+        "text": "caf\u00e9",
+        "deep": {"when": "2024-01-31", "parts": [1.5, None]},
+        "pairs": [["a", 1.0]],
+    }
+    assert two.extra == {"text": "/wA=", "pairs": []}
+    assert (one.score, two.score) == (None, 2.0)
+    json.dumps([one.extra, two.extra], allow_nan=False)
+
+
+def test_times_that_python_lacks_are_text(tmp_path: Path) -> None:
+    fine, far = pa.array([1], pa.timestamp("ns")), pa.array([10**12], pa.timestamp("s"))
+    parquet.write_table(pa.table({"text": ["a"], "fine": fine, "far": far}), tmp_path / "a.parquet")
+    (row,) = read_examples(tmp_path / "a.parquet")
+    assert row.extra["fine"] == "1970-01-01 00:00:00.000000001"
+    assert "out of range" in row.extra["far"]
+
+
+def test_text_in_a_table_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
+    parquet.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="broken Parquet data"):
+        list(read_examples(tmp_path / "a.parquet"))

@@ -115,6 +115,19 @@ def test_every_decision_says_why(cli: Cli, replies: Path, tmp_path: Path) -> Non
                 assert decision["evidence"]["nearest"].split()[0] in {"row", "seed"}
 
 
+def test_a_start_that_came_to_nothing_binds_to_nothing(cli: Cli, replies: Path, tmp_path: Path) -> None:
+    output, none = tmp_path / "x.json", tmp_path / "none.jsonl"
+    none.touch()
+    words = ("generate", "--backend", "replay", "-o", output, "-n", 3, "--model")
+    assert cli(*words, none).status == 2
+    assert cli(*words, replies).status == 0
+    fingerprint = json.loads((tmp_path / "x.run" / "run.json").read_text())["fingerprint"]
+    assert fingerprint["model"] == str(replies)
+    one_line = cli(*words, none)
+    assert one_line.status == 2
+    assert "begun with other settings" in one_line.err
+
+
 def test_changed_settings_are_refused_with_the_list(cli: Cli, replies: Path, tmp_path: Path) -> None:
     output = tmp_path / "fixed.json"
     replay(cli, replies, output, 5)

@@ -137,6 +137,18 @@ def test_marks_of_the_tokenizer_in_a_text_are_refused(folder: Path) -> None:
     assert "'<pad>', a control token" in told[0]
 
 
+def test_half_a_character_is_told(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"instruction": "\\ud800", "output": "x"}\n{"instruction": "a", "output": "b"}\n')
+    words = ("tokenize", source, "--tokenizer", folder, "--template", "alpaca", "-o")
+    ended = cli(*words, tmp_path / "one")
+    assert ended.status == 2
+    assert "row 1: the field 'text' holds half a character" in ended.err
+    assert not (tmp_path / "one").exists()
+    assert cli(*words, tmp_path / "two", "--skip-bad").status == 0
+    assert (tmp_path / "two.bad.jsonl").is_file()
+
+
 def test_too_long_rows_are_cut_and_empty_ones_left_out(folder: Path) -> None:
     whole, _ = run(job_of(folder, "alpaca", Shape(10_000)), examples(20))
     most = sorted(len(row.ids) for row in whole)[10]

@@ -34,7 +34,7 @@ def find_clusters(vectors: Floats, count: int, seed: int = 0) -> Clusters:
         count: clusters wanted, at least 1; fewer where there are fewer vectors.
         seed: of the first centroids.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed % 2**64)  # numpy takes no negative ones
     centroids = _first_centroids(vectors, min(count, len(vectors)), rng)
     before: Ints | None = None
     for _ in range(_ROUNDS):

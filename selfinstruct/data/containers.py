@@ -5,7 +5,6 @@ A file takes its place when it is whole, never before. What the rows are is the 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from selfinstruct.data.reading import need_arrow
+from selfinstruct.data.writing import encode, laid_out
 from selfinstruct.records import JSON
 from selfinstruct.store import disk_error, part_of, put_in_place
 
@@ -25,11 +25,10 @@ _BATCH = 2000  # rows that are encoded at once
 # Parquet columns by name; all others are text.
 _LISTS = {"history"}
 _TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": "), default=str).encode
 
 
 def write_array(path: Path, rows: Rows) -> None:
-    """A JSON array, laid out as code_alpaca's: four spaces before a row's brace, eight before its keys.
+    """A JSON array, laid out as code_alpaca's.
 
     Raises:
         InputError, StoppedEarly: the disk does not take it; what was there before still is.
@@ -38,8 +37,7 @@ def write_array(path: Path, rows: Rows) -> None:
     def write(file: BinaryIO) -> None:
         between = b"[\n"
         for row in rows:
-            fields = ",\n".join(f"        {_encode(name)}: {_encode(value)}" for name, value in row.items())
-            file.write(between + f"    {{\n{fields}\n    }}".encode())
+            file.write(between + laid_out(row).encode())
             between = b",\n"
         file.write(b"[\n]\n" if between == b"[\n" else b"\n]\n")
 
@@ -56,7 +54,7 @@ def write_lines(path: Path, rows: Rows) -> None:
     def write(file: BinaryIO) -> None:
         batches = iter(rows)
         while batch := list(islice(batches, _BATCH)):
-            file.write("".join([_encode(row) + "\n" for row in batch]).encode())
+            file.write("".join([encode(row) + "\n" for row in batch]).encode())
 
     _draft(path, write)
 

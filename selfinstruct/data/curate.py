@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from time import process_time
@@ -25,6 +25,7 @@ from selfinstruct.records import JSON, Rejection
 from selfinstruct.store import Lock, disk_error, replacing, write_atomically
 
 BATCH = 1000  # rows that go through a step together
+_MARK = {"step", "kind", "reason", "evidence"}  # of a dropped row
 Progress: TypeAlias = Callable[[int], None]  # rows read since the last call
 Batches: TypeAlias = Iterator[Sequence[Example]]
 
@@ -166,6 +167,19 @@ def dropped_row(tally: Tally, example: Example, rejection: Rejection) -> dict[st
     return {**row_of(example), "dropped": why}
 
 
+def _taken_back(example: Example) -> Example:
+    """The example without the mark that an earlier curation put on it when it was dropped."""
+    mark = example.extra.get("dropped") if example.extra else None
+    if not (isinstance(mark, dict) and mark.keys() >= _MARK):
+        return example
+    return replace(example, extra={name: value for name, value in example.extra.items() if name != "dropped"})
+
+
+def dropped_of(output: Path) -> Path:
+    """Where the rows stand that did not come into `output`."""
+    return run_directory_of(output) / "dropped.jsonl"
+
+
 def curate(
     examples: Iterable[Example], steps: Sequence[Step], output: Path, progress: Progress | None = None
 ) -> Report:
@@ -190,7 +204,7 @@ def curate(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(folder, error) from None
-    report = Report(output, folder / "dropped.jsonl")
+    report = Report(output, dropped_of(output))
     lock = Lock(folder / "lock")
     try:
         pipeline = Pipeline(steps, folder)
@@ -202,7 +216,7 @@ def curate(
 
             def counted() -> Batches:
                 began = process_time()
-                for batch in in_batches(examples):
+                for batch in in_batches(map(_taken_back, examples)):
                     report.read_seconds += process_time() - began
                     report.rows += len(batch)
                     if progress is not None:

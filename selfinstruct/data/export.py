@@ -17,8 +17,8 @@ from typing import Literal, get_args
 
 from selfinstruct.data import templates
 from selfinstruct.data.containers import write_array, write_lines, write_parquet
-from selfinstruct.data.reading import BadRows, files_of, read_examples
-from selfinstruct.data.rows import Example, Form, FormError, join
+from selfinstruct.data.reading import BadRows, read_examples, refuse_replacing
+from selfinstruct.data.rows import Example, Form, FormError, check_whole, join
 from selfinstruct.data.templates import Control, Template, split_answer, text_of
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
@@ -120,8 +120,7 @@ def check_plan(plan: Plan) -> None:
         raise InputError(
             f"{plan.output}: the format {plan.format} is written to a file ending in {' or '.join(suffixes)}"
         )
-    if plan.output.resolve() in {file.resolve() for file in files_of(plan.source, plan.split)}:
-        raise InputError(f"{plan.output}: would take the place of what is read; choose another -o")
+    refuse_replacing([plan.output], [plan.source], plan.split)
     name = plan.template.name if plan.template else None
     if name is not None and plan.format in {"openai", "sharegpt"}:
         raise InputError(
@@ -284,9 +283,5 @@ def _whole_text(record: Record) -> Record:
     """The record, if a table can hold its texts."""
     for name, value in record.items():
         text = value if isinstance(value, str) else "".join(part for pair in value for part in pair)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise FormError(f"the field {name!r} holds half a character, which tables cannot") from None
+        check_whole(text, name)
     return record

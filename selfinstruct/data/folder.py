@@ -7,7 +7,7 @@ import json
 from selfinstruct.data.card import find_origin, write_card
 from selfinstruct.data.containers import draft_folder, write_shards
 from selfinstruct.data.export import Counts, Plan, Progress, check_plan, columns_of, records
-from selfinstruct.data.reading import BadRows
+from selfinstruct.data.reading import BadRows, need_arrow
 
 
 def write_folder(plan: Plan, bad: BadRows | None, progress: Progress, licence: str | None = None) -> Counts:
@@ -24,6 +24,7 @@ def write_folder(plan: Plan, bad: BadRows | None, progress: Progress, licence: s
         InputError, StoppedEarly: the disk does not take it; nothing is left behind.
     """
     check_plan(plan)
+    need_arrow(plan.output)
     origin = find_origin(plan)
     counts = Counts()
     with draft_folder(plan.output) as folder:

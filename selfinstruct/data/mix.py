@@ -6,7 +6,6 @@ sources may be larger than the memory: some 200 bytes a row stand in it, most of
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,15 +24,16 @@ from selfinstruct.data.curate import (
     Pipeline,
     Progress,
     Tally,
+    dropped_of,
     dropped_row,
     in_batches,
     judged,
 )
 from selfinstruct.data.mix_plan import Ints, Share, TooFew, Wish, share_out, shuffled
 from selfinstruct.data.mix_settings import Mix, Source
-from selfinstruct.data.parts import CHARACTERS_A_TOKEN, count_characters, texts_of, token_counter
+from selfinstruct.data.parts import CHARACTERS_A_TOKEN, compared, count_characters, texts_of, token_counter
 from selfinstruct.data.pipeline import ExactDuplicates
-from selfinstruct.data.reading import BadRows, files_of, read_examples
+from selfinstruct.data.reading import BadRows, digest_of, files_of, read_examples, refuse_replacing
 from selfinstruct.data.rows import Example, Message
 from selfinstruct.data.spool import Spool
 from selfinstruct.data.steps import make_judge
@@ -110,7 +110,9 @@ def mix(
     folder = run_directory_of(output)
     held_out = any(source.validation for source in settings.sources)
     validation = output.with_suffix(f".validation{output.suffix}") if held_out else None
-    outputs = [output, folder / "dropped.jsonl", *([validation] if validation else [])]
+    outputs = [output, dropped_of(output), *([validation] if validation else [])]
+    for source in settings.sources:
+        refuse_replacing(outputs, source.path, source.split)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -223,11 +225,7 @@ def _drop_near(sources: Sequence[Gathered], dropped: BinaryIO) -> None:
         number = int(np.searchsorted(begins, place, side="right")) - 1
         return sources[number], sources[number].spool[place - int(begins[number])]
 
-    rows = (
-        {"instruction": example.instruction, "input": example.input, "output": example.output}
-        for one in sources
-        for example in one.spool
-    )
+    rows = (compared(example) for one in sources for example in one.spool)
     for verdict in dedup.judge(rows, "code", 0.7, 3, "first"):
         if (hit := verdict.dropped) is not None:
             (one, example), (_, first) = find(verdict.number), find(hit.entry)
@@ -348,8 +346,4 @@ def _source_entry(one: Gathered) -> JSON:
 
 
 def _file(path: Path) -> JSON:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"path": str(path), "sha256": digest.hexdigest(), "bytes": path.stat().st_size}
+    return {"path": str(path), "sha256": digest_of(path), "bytes": path.stat().st_size}

@@ -46,6 +46,15 @@ def _before_answer(example: Example) -> tuple[Message, ...]:
     return example.messages[:-1] if answered else example.messages
 
 
+def compared(example: Example) -> dict[str, str]:
+    """The row that the search for near duplicates sees.
+
+    Of a conversation all questions count, not the last one alone: "explain that" is said in many.
+    """
+    asked = [message.content for message in example.messages if message.role == "user"]
+    return {"instruction": "\n".join(asked), "input": example.input, "output": example.output}
+
+
 def digest_of(example: Example, part: Part, *, normalise: bool = False) -> bytes:
     """16 bytes of hash: equal for rows with equal texts, said by the same roles, in a part.
 

@@ -265,7 +265,7 @@ def make_steps(given: Any, origin: object, folder: Path, where: str = "") -> tup
     steps: list[Step] = []
     for number, table in enumerate(given, 1):
         kind = table.get("kind") if isinstance(table, dict) else None
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             given_as = "no kind" if kind is None else f"{kind!r} is no kind of step"
             raise InputError(f"{origin}: {where}step {number}: {given_as}; there are {', '.join(KINDS)}")
         try:
@@ -304,6 +304,7 @@ def _problems(error: ValidationError) -> Iterable[str]:
         else:
             text = problem["msg"].removeprefix("Value error, ")
             text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
+            text = text.replace("tuple should", "list should").removesuffix(" after validation, not 0")
             if place and problem["type"] != "value_error":
                 text += f" (given: {problem['input']!r})"
         yield f"{name}: {text}" if name else text

@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -19,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
+from selfinstruct.data.cells import cells_of
 from selfinstruct.data.forms import example_of, form_of
 from selfinstruct.data.oasst import grow_trees
 from selfinstruct.data.rows import Example, Form, FormError
@@ -230,7 +232,7 @@ def _parquet(file: Path, opened: BinaryIO) -> Generator[Numbered, None, None]:
         table = parquet.ParquetFile(opened)
         batches = table.iter_batches(batch_size=_BATCH, use_threads=False)
         yield from _rows_of_batches(batches)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file}: broken Parquet data ({_short(error)})") from None
 
 
@@ -246,7 +248,7 @@ def _arrow(file: Path, opened: BinaryIO) -> Generator[Numbered, None, None]:
         else:
             batches = arrow.ipc.open_stream(opened)
         yield from _rows_of_batches(batches)
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file}: broken Arrow data ({_short(error)})") from None
 
 
@@ -256,7 +258,7 @@ def _rows_of_batches(batches: Iterable[JSON]) -> Generator[Numbered, None, None]
         for start in range(0, whole.num_rows, _BATCH):
             batch = whole.slice(start, _BATCH)
             names = batch.schema.names
-            columns = [column.to_pylist() for column in batch.columns]
+            columns = [cells_of(column) for column in batch.columns]
             for cells in zip(*columns, strict=True):
                 # a cell without a value is a field that the row does not have
                 yield (
@@ -312,6 +314,18 @@ def files_of(path: Path, split: str | None = None) -> list[Path]:
             f"{path}: has no split {wanted!r}; name one of {', '.join(sorted(splits))} with --split"
         )
     return splits[wanted]
+
+
+def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path], split: str | None = None) -> None:
+    """Refuse outputs that would take the place of what is read: what is dropped then would be gone for good.
+
+    Raises:
+        InputError: an output is a file of an input, by whatever name or link.
+    """
+    written = {os.path.realpath(path): path for path in outputs}
+    for file in chain.from_iterable(files_of(path, split) for path in inputs):
+        if (output := written.get(os.path.realpath(file))) is not None:
+            raise InputError(f"{output}: would take the place of what is read; choose another -o")
 
 
 def digest_of(file: Path) -> str:

@@ -170,6 +170,19 @@ def text_of(row: dict[str, JSON], name: str, *, optional: bool = False) -> str:
     return value
 
 
+def check_whole(text: str, name: str) -> None:
+    """Refuse half a surrogate pair, which JSON can spell and UTF-8 cannot hold.
+
+    Raises:
+        FormError: one stands in the text.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise FormError(f"the field {name!r} holds half a character, which this format cannot") from None
+
+
 def number_of(value: JSON, name: str) -> float:
     """A number of a field, also where a table has it as text.
 

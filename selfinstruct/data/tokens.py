@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from selfinstruct.data.rows import Example, FormError
+from selfinstruct.data.rows import Example, FormError, check_whole
 from selfinstruct.data.templates import Control, Piece, Template
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
@@ -227,6 +227,7 @@ def _encoded(
         for example in batch:
             try:
                 pieces = job.template.render(job.template.guard(example, job.control))
+                check_whole("".join(piece.text for piece in pieces), "text")
             except FormError as error:
                 refuse(example, str(error))
                 continue

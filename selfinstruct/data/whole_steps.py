@@ -17,7 +17,7 @@ import numpy as np
 
 from selfinstruct import dedup
 from selfinstruct.data import clusters
-from selfinstruct.data.parts import digest_of, texts_of
+from selfinstruct.data.parts import compared, digest_of, texts_of
 from selfinstruct.data.pipeline import Clusters, NearDuplicates, Step, TopK
 from selfinstruct.data.rows import Example
 from selfinstruct.data.spool import Spool
@@ -77,14 +77,12 @@ def _score(example: Example, by: str) -> float:
 
 
 def _near(step: NearDuplicates, spool: Spool, folder: Path) -> dict[int, Rejection]:
-    """The engine of `dedup` on the last question and answer of each row."""
+    """The engine of `dedup` on what is asked in each row."""
     del folder
-    rows = (
-        {"instruction": example.instruction, "input": example.input, "output": example.output}
-        for example in spool
-    )
     dropped = {}
-    for verdict in dedup.judge(rows, step.profile, step.threshold, step.language_cap, step.keep):
+    for verdict in dedup.judge(
+        map(compared, spool), step.profile, step.threshold, step.language_cap, step.keep
+    ):
         if (hit := verdict.dropped) is not None:
             nearest = _where(spool[hit.entry])
             evidence = {**nearest, "score": round(hit.score, 4), "alike": hit.why}

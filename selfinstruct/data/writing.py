@@ -6,6 +6,7 @@ For the forms of others there is `export`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,31 @@ from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
 
 SUFFIXES = (".json", ".jsonl")
-encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": ")).encode  # made once: it is called often
+_encode = json.JSONEncoder(  # made once: it is called often
+    ensure_ascii=True, allow_nan=False, separators=(", ", ": ")
+).encode
+
+
+def encode(value: JSON) -> str:
+    """JSON text on one line; what Python reads beside JSON's numbers (NaN, Infinity) becomes null."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(_finite(value))
+
+
+def _finite(value: JSON) -> JSON:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def laid_out(row: dict[str, JSON]) -> str:
+    """A row in a JSON array as code_alpaca has it: four spaces before its brace, eight before its keys."""
+    fields = ",\n".join([f"        {encode(name)}: {encode(value)}" for name, value in row.items()])
+    return f"    {{\n{fields}\n    }}"
 
 
 def row_of(example: Example) -> dict[str, JSON]:
@@ -55,10 +80,7 @@ class RowWriter:
         for example in examples:
             row = row_of(example)
             if self._array:
-                fields = ",\n".join(
-                    [f"        {encode(name)}: {encode(value)}" for name, value in row.items()]
-                )
-                texts.append(f"{',' if self.count else ''}\n    {{\n{fields}\n    }}")
+                texts.append(f"{',' if self.count else ''}\n{laid_out(row)}")
             else:
                 texts.append(encode(row) + "\n")
             self.count += 1

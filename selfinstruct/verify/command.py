@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from selfinstruct import display
 from selfinstruct.calls import Calls
+from selfinstruct.data.reading import refuse_replacing
 from selfinstruct.dataset import dataset_of, run_directory_of, stream_dataset
 from selfinstruct.errors import InputError, StoppedEarly
 from selfinstruct.prices import find_price
@@ -51,6 +52,8 @@ def verify(flags: dict[str, Any], *, as_json: bool) -> None:
         raise InputError("verify: name the dataset to verify, or list toolchains with --toolchains")
     if output is not None and output.suffix != ".json":
         raise InputError("verify: the dataset to write with -o must end in .json")
+    if output is not None:
+        refuse_replacing([output], [dataset])
     folder = run_directory_of(output) if output else verdict_folder(dataset)
     flags["verify"] = flags.pop("level")
     settings = make_run_settings(VerifySettings, {**flags, "output": dataset_of(folder)})
