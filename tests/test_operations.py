@@ -117,6 +117,8 @@ def test_errors_are_events_too(cli: Cli, tmp_path: Path) -> None:
     output = tmp_path / "x.json"
     with StubServer(key="another") as stub:
         assert check_log(cli(*openai_words(stub, output, "-n", 5)))[-1]["status"] == 4
+    with StubServer() as stub:
+        check_log(cli(*openai_words(stub, output, "-n", 1)))
         wrong = check_log(cli(*openai_words(stub, output, "-n", 5, "--seed", 7)), opened=False)
         assert wrong[-1]["status"] == 2
         assert "seed: 0 -> 7" in wrong[-1]["message"]
