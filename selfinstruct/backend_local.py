@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,17 @@ SLOT_TOKENS = 2048
 REQUEST_SECONDS = 1800.0  # a slow machine may need many minutes for a long answer, and says nothing before
 _START_SECONDS = 300.0
 _CLOSE_SECONDS = 5.0
-_MISSING = "pip install 'selfinstruct[local]'"
+_MISSING = "the engine of the local backend is not installed: pip install 'selfinstruct[local]'"
+
+
+def check_engine() -> None:
+    """See that the engine is there, before a gigabyte of weights is fetched for it.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("xllamacpp") is None:
+        raise InputError(_MISSING)
 
 
 class LocalServer:
@@ -132,7 +143,7 @@ class LocalServer:
     def _explain(self, kind: str, error: str) -> SelfInstructError:
         """What a child that could not load the model said, as one line for the user."""
         if kind == "ModuleNotFoundError":
-            return InputError(f"the engine of the local backend is not installed: {_MISSING}")
+            return InputError(_MISSING)
         if kind == "ImportError" and "libgomp" in error:
             return InputError(
                 "the local backend needs the system library libgomp:"

@@ -344,8 +344,9 @@ def _make_backend(settings: RunSettings, say: Progress) -> Backend:
             settings.model or "", settings.base_url, timeout=settings.timeout, max_connections=width
         )
     from selfinstruct import weights
-    from selfinstruct.backend_local import LocalBackend
+    from selfinstruct.backend_local import LocalBackend, check_engine
 
+    check_engine()
     path = weights.resolve(settings.model or "", _tenths(say) if settings.log_format == "json" else None)
     known = weights.catalogue().get(settings.model or "")
     if known is not None:

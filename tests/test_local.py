@@ -21,6 +21,8 @@ from selfinstruct import backend_local, weights
 from selfinstruct.backend_local import LocalBackend, LocalServer, usable_cores
 from selfinstruct.errors import BackendError, InputError, Transient
 from selfinstruct.records import Request
+from selfinstruct.session import open_backend
+from selfinstruct.settings import make_settings
 
 HERE = Path(__file__).resolve().parents[1]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and process groups of POSIX")
@@ -76,6 +78,19 @@ def test_a_child_that_dies_is_told_in_one_line(
     with pytest.raises(kind, match=message) as error:
         LocalServer(model, start_seconds=0.5 if "sleep" in script else 30)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_engine_is_told_before_weights_are_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("selfinstruct.backend_local.find_spec", lambda _: None)
+    monkeypatch.setattr("selfinstruct.weights.resolve", lambda *_: pytest.fail("weights were asked for"))
+    settings = make_settings({"output": tmp_path / "x.json"})
+    with (
+        pytest.raises(InputError, match="engine of the local backend is not installed"),
+        open_backend(settings),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
