@@ -6,6 +6,7 @@ Works while a run goes on. Nothing is printed and nothing is changed here.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -210,7 +211,7 @@ def _fold_replies(directory: Path, report: Report) -> None:
         seconds.sort()
         report.timings = {
             "median": round(statistics.median(seconds), 3),
-            "p90": round(seconds[int(0.9 * (len(seconds) - 1))], 3),
+            "p90": round(seconds[math.ceil(0.9 * len(seconds)) - 1], 3),
             "longest": round(seconds[-1], 3),
         }
 

@@ -578,6 +578,13 @@ def test_conversations_are_alike_by_all_their_questions(cli: Cli, tmp_path: Path
     assert [row["output"] for row in kept] == [f"Yes, variant {number}." for number in range(3)]
 
 
+def test_a_file_that_is_named_twice_has_copies(cli: Cli, tmp_path: Path) -> None:
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(invented_rows(5)))
+    assert cli("curate", source, source, "-o", tmp_path / "out.json", "--exact").status == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(source.read_text())
+
+
 def test_a_negative_seed_is_a_seed() -> None:
     vectors = np.eye(6, dtype=np.float32)
     one, same = clusters.find_clusters(vectors, 3, -1), clusters.find_clusters(vectors, 3, -1)

@@ -19,11 +19,13 @@ from pyarrow import parquet
 
 from selfinstruct.data import containers
 from selfinstruct.data.chat_templates import find_template
-from selfinstruct.data.export import FORMATS, Format, Plan, export, format_of
+from selfinstruct.data.export import FORMATS, Counts, Format, Plan, export, format_of
 from selfinstruct.data.folder import write_folder
 from selfinstruct.data.reading import BadRows, read_examples
 from selfinstruct.data.rows import Example, Message, task
 from selfinstruct.errors import InputError
+from selfinstruct.journal import Commit
+from selfinstruct.records import Candidate, Decision
 
 Cli = Callable[..., Ended]
 NAMES: dict[Format, str] = {
@@ -305,12 +307,13 @@ def test_a_folder_of_a_run_tells_where_it_comes_from(cli: Cli, tmp_path: Path, r
     assert front_matter(tmp_path / "set2")["license"] == "cc-by-4.0"
 
 
-def run_of(folder: Path, **settings: Any) -> Path:
+def run_of(folder: Path, job: str = "generate", **settings: Any) -> Path:
     """A dataset with a run directory that says it was made so."""
-    lines(folder / "x.json", [])
     (folder / "x.json").write_text(json.dumps(ROWS[:1]))
     (folder / "x.run").mkdir(exist_ok=True)
-    about = {"begun": 1, "fingerprint": {}, "settings": {"num": 1, **settings}}
+    about = {"begun": 1, "job": job, "fingerprint": {}, "settings": {"num": 1, **settings}}
+    decision = Decision(Candidate(*(ROWS[0][name] for name in ("instruction", "input", "output"))))
+    lines(folder / "x.run" / "journal.jsonl", [Commit(0, 0, (decision,), done=True).line()])
     (folder / "x.run" / "run.json").write_text(json.dumps(about))
     return folder / "x.json"
 
@@ -339,6 +342,40 @@ def test_licence_notes_follow_from_model_and_seeds(
     assert note in card
     assert "/home/me" not in card
     assert "\n# <script>" not in card
+
+
+EMBEDDED = {"backend": "local", "model": "qwen2.5-coder-1.5b"}
+
+
+def test_rows_of_others_have_no_licence_that_is_known(tmp_path: Path) -> None:
+    source = run_of(tmp_path, **EMBEDDED)
+    source.write_text(json.dumps([ROWS[0], {"instruction": "By hand", "input": "", "output": "x"}]))
+    write(Plan(source, tmp_path / "set", "hf"))
+    assert front_matter(tmp_path / "set")["license"] == "unknown"
+    assert "1 rows were taken over or added by hand" in (tmp_path / "set" / "README.md").read_text()
+    assert json.loads((tmp_path / "set" / "provenance.json").read_text())["run"]["rows_of_others"] == 1
+
+
+def test_rows_made_of_given_rows_have_no_licence_that_is_known(tmp_path: Path) -> None:
+    write(Plan(run_of(tmp_path, job="judge", **EMBEDDED), tmp_path / "set", "hf"))
+    assert front_matter(tmp_path / "set")["license"] == "unknown"
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "made by `judge` of rows or code that were given" in card
+    assert "seed tasks" not in card
+
+
+def test_a_file_named_like_a_dataset_is_not_of_its_run(tmp_path: Path) -> None:
+    run_of(tmp_path, **EMBEDDED)
+    write(Plan(lines(tmp_path / "x.jsonl", ROWS[:1]), tmp_path / "set", "hf"))
+    assert front_matter(tmp_path / "set")["license"] == "unknown"
+    assert "No run directory stands beside the rows" in (tmp_path / "set" / "README.md").read_text()
+
+
+def test_lengths_of_two_rows() -> None:
+    counts = Counts()
+    for length in (10, 30):
+        counts.add(Example(*task("q", "x" * length)))
+    assert counts.lengths()["answers"] == {"median": 20, "p90": 30, "longest": 30}
 
 
 def test_licences_that_rows_tell_count(tmp_path: Path) -> None:

@@ -7,17 +7,18 @@ that come from a model, a server or a file stand in the card as code, with what 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from selfinstruct import __version__
-from selfinstruct.data.export import Counts, Plan
-from selfinstruct.data.reading import digest_of, files_of
-from selfinstruct.dataset import run_directory_of
+from selfinstruct.data.export import Counts, IgnoredRows, Plan
+from selfinstruct.data.reading import digest_of, files_of, read_examples
+from selfinstruct.dataset import dataset_of, run_directory_of
 from selfinstruct.display import printable
-from selfinstruct.records import JSON
-from selfinstruct.report import Report, read_report
+from selfinstruct.records import JSON, row_id
+from selfinstruct.report import Report, read_decisions, read_report
 from selfinstruct.weights import catalogue
 
 _SHOWN = (
@@ -39,6 +40,7 @@ class Origin:
 
     files: dict[str, str]
     report: Report | None = None
+    strangers: int = 0  # rows that are not among those the run accepted
     steps: list[dict[str, JSON]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, JSON]:
@@ -48,6 +50,8 @@ class Origin:
         run = {name: value for name, value in told.items() if name not in hidden}
         if self.report:
             run["settings"] = {name: _shown(self.report.settings, name) for name in (*_SHOWN, "seeds")}
+        if self.report:
+            run["rows_of_others"] = self.strangers
         return {"selfinstruct": __version__, "sources": self.files, "run": run or None, "steps": self.steps}
 
 
@@ -58,16 +62,29 @@ def find_origin(plan: Plan) -> Origin:
         InputError: a file cannot be read.
     """
     paths = files_of(plan.source, plan.split)
+    files = {path.name: digest_of(path) for path in paths}
     folder = run_directory_of(paths[0])
-    report = read_report(folder) if (folder / "run.json").is_file() else None
-    return Origin({path.name: digest_of(path) for path in paths}, report, _steps(folder))
+    # x.jsonl and x.parquet have the same run directory as x.json, and need not have to do with it.
+    of_run = os.path.realpath(paths[0]) == os.path.realpath(dataset_of(folder))
+    if not (of_run and (folder / "run.json").is_file()):
+        return Origin(files, steps=_steps(folder, paths[0]))
+    return Origin(files, read_report(folder), _strangers(plan, folder), _steps(folder, paths[0]))
 
 
-def _steps(folder: Path) -> list[dict[str, JSON]]:
-    """The steps that `curate` tells of, if the rows went through it."""
+def _strangers(plan: Plan, folder: Path) -> int:
+    """How many of the rows the run did not make: taken over, or added by hand."""
+    made = {
+        row_id(entry.decision.candidate.row) for entry in read_decisions(folder) if entry.decision.accepted
+    }
+    rows = read_examples(plan.source, form=plan.form, split=plan.split, skip_bad=IgnoredRows())
+    return sum(not example.is_task or row_id(example.row()) not in made for example in rows)
+
+
+def _steps(folder: Path, file: Path) -> list[dict[str, JSON]]:
+    """The steps that `curate` tells of, if the rows of the file went through it."""
     try:
-        steps = json.loads((folder / "curate.json").read_bytes())["steps"]
-        return [dict(step) for step in steps]
+        told = json.loads((folder / "curate.json").read_bytes())
+        return [dict(step) for step in told["steps"]] if Path(told["output"]).name == file.name else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -91,15 +108,23 @@ def licence_of(origin: Origin, counts: Counts) -> tuple[str, list[str]]:
                 f"The model, {_code(name)}, is under terms not known here; see there whether what it writes may "
                 "train other models."
             )
-        seeds = settings.get("seeds")
-        notes.append(
-            "The seed tasks are those of selfinstruct, under Apache-2.0."
-            if seeds is None
-            else f"The seed tasks come from the file {_code(Path(str(seeds)).name)}, whose licence is not known here."
-        )
-        if report.adopted:
-            notes.append(f"{report.adopted} rows were there before the run; their licence is not known here.")
-        known = model is not None and model.licence == "Apache-2.0" and seeds is None and not report.adopted
+        seeds, own = settings.get("seeds"), report.job == "generate"
+        if not own:
+            notes.append(
+                f"The rows were made by {_code(report.job)} of rows or code that were given, whose licence is not "
+                "known here."
+            )
+        elif seeds is None:
+            notes.append("The seed tasks are those of selfinstruct, under Apache-2.0.")
+        else:
+            name = _code(Path(str(seeds)).name)
+            notes.append(f"The seed tasks come from the file {name}, whose licence is not known here.")
+        if origin.strangers:
+            notes.append(
+                f"{origin.strangers} rows were taken over or added by hand; their licence is not known here."
+            )
+        free = model is not None and model.licence == "Apache-2.0"
+        known = free and own and seeds is None and not origin.strangers
     for licence, rows in counts.licences.most_common():
         notes.append(f"{rows} rows say of themselves: {_code(licence)}.")
     return "apache-2.0" if known and not counts.licences else "unknown", notes
@@ -174,15 +199,18 @@ def _making(origin: Origin) -> Iterator[str]:
     yield "## How it was made\n"
     report = origin.report
     if report is not None:
-        yield "A language model wrote tasks after the example of seed tasks; each was checked and compared with all"
-        yield "before it."
+        if report.job == "generate":
+            yield "A language model wrote tasks after the example of seed tasks; each was checked and compared with all"
+            yield "before it."
+        else:
+            yield f"A language model worked on rows or code that were given ({_code(report.job)})."
         yield "\nSettings:\n\n| | |\n|---|---|"
         yield from (
             f"| {name.replace('_', ' ')} | {_code(shown)} |"
             for name in _SHOWN
             if (shown := _shown(report.settings, name))
         )
-        yield f"\n{report.accepted} tasks accepted, {report.rejected} rejected, {report.adopted} rows taken over."
+        yield f"\n{report.accepted} tasks accepted, {report.rejected} rejected, {origin.strangers} rows of others."
         yield from (f"- {_plain(reason)}: {number}" for reason, number in report.reasons.items())
         tokens = f"{report.prompt_tokens} tokens read, {report.completion_tokens} written"
         models = ", ".join(map(_code, report.models)) or "no model"

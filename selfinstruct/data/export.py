@@ -6,6 +6,7 @@ a dataset that of `card`, token ids that of `tokens`.
 
 from __future__ import annotations
 
+import math
 import statistics
 from array import array
 from collections import Counter
@@ -90,7 +91,7 @@ class Counts:
     def lengths(self) -> dict[str, dict[str, int]]:
         """Median, 9th decile and longest of questions and answers, in characters."""
         return {
-            name: {"median": int(statistics.median(values)), "p90": sorted(values)[int(0.9 * (len(values) - 1))],
+            name: {"median": int(statistics.median(values)), "p90": sorted(values)[math.ceil(0.9 * len(values)) - 1],
                    "longest": max(values)}
             for name, values in (("questions", self.questions), ("answers", self.answers)) if values
         }  # fmt: skip
@@ -169,7 +170,7 @@ def columns_of(plan: Plan) -> tuple[str, ...]:
     if plan.template is not None:
         return ("text",)
     seen: set[str] = set()
-    for example in read_examples(plan.source, form=plan.form, split=plan.split, skip_bad=_Ignored()):
+    for example in read_examples(plan.source, form=plan.form, split=plan.split, skip_bad=IgnoredRows()):
         if example.is_dialogue or example.is_document:
             seen.update(example.row())
     if seen == {"text"}:
@@ -177,7 +178,7 @@ def columns_of(plan: Plan) -> tuple[str, ...]:
     return (*ROW_COLUMNS[:3], *(name for name in (*ROW_COLUMNS[3:], "text") if name in seen))
 
 
-class _Ignored(BadRows):
+class IgnoredRows(BadRows):
     """Bad rows of a first look; the second tells them."""
 
     def __init__(self) -> None:

@@ -191,8 +191,8 @@ def _exact(step: ExactDuplicates) -> Callable[[Example], Rejection | None]:
             names.append(example.source)
         digest = digest_of(example, step.field, normalise=step.normalise)
         place = sources[example.source] << _ROW_BITS | example.number
-        first = seen.setdefault(digest, place)
-        if first == place:
+        if (first := seen.get(digest)) is None:
+            seen[digest] = place
             return None
         where = {"source": names[first >> _ROW_BITS], "row": first & ((1 << _ROW_BITS) - 1)}
         return Rejection("exact_duplicate", where)
