@@ -73,6 +73,7 @@ def export(
     from selfinstruct.data.chat_templates import find_template
     from selfinstruct.data.export import Plan, check_plan, format_of
     from selfinstruct.data.export import export as write
+    from selfinstruct.display import printable
 
     chosen = format_ or format_of(output)
     if push and chosen != "hf":
@@ -103,7 +104,7 @@ def export(
     if bad is not None and bad.count:
         typer.echo(f"{bad.count} rows kept aside in {bad.path}, each with its reason", err=True)
     if push:
-        typer.echo(f"uploaded to {facts['address']}", err=True)
+        typer.echo(f"uploaded to {printable(str(facts['address']))}", err=True)
 
 
 @contextmanager

@@ -70,6 +70,7 @@ def tokenize(
     from selfinstruct.data.reading import read_examples
     from selfinstruct.data.token_files import check_store, write_tokens
     from selfinstruct.data.tokens import Job, Shape, TokenCounts, encode, fit_template, load_vocabulary
+    from selfinstruct.display import printable
 
     vocabulary = load_vocabulary(tokenizer, begin_token, end_token)
     counts = TokenCounts()
@@ -106,7 +107,10 @@ def tokenize(
         err=True,
     )
     for mark in counts.missing:
-        typer.echo(f"the tokenizer has no single token for {mark}; it is written letter by letter", err=True)
+        typer.echo(
+            f"the tokenizer has no single token for {printable(mark)}; it is written letter by letter",
+            err=True,
+        )
     for name in sorted(made.files):
         typer.echo(f"settings: {output / name}", err=True)
     for trainer, why in made.left_out.items():

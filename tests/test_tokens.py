@@ -343,6 +343,16 @@ def test_tokens_that_the_tokenizer_lacks_are_told(folder: Path) -> None:
     assert set(fit_template(template, _with(vocabulary, bare))[1]) == set(template.tokens)
 
 
+def test_a_mark_of_a_template_reaches_no_terminal_as_it_is(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    source, template = tmp_path / "in.json", tmp_path / "t.jinja"
+    source.write_text(json.dumps(invented_rows(1)))
+    template.write_text("{% for m in messages %}<|\x1b[31mx|>{{ m.content }}\n{% endfor %}")
+    ended = cli("tokenize", source, "--tokenizer", folder, "--template", template, "-o", tmp_path / "out")
+    assert ended.status == 0, ended.err
+    assert "no single token for <|<1B>[31mx|>" in ended.err
+    assert "\x1b" not in ended.err
+
+
 def _with(vocabulary: Any, tokenizer: Tokenizer) -> Any:
     from dataclasses import replace
 
