@@ -97,13 +97,16 @@ def test_interrupt_ends_the_run_and_the_model(tmp_path: Path) -> None:
     "flags", [["--answer", "json"], ["--endpoint", "completions"], ["--recipe", "staged"]]
 )
 def test_its_http_server_serves_the_openai_backend(tmp_path: Path, flags: list[str]) -> None:
-    """llama.cpp as the foreign server that it is: chat with a schema, completions, staged chat."""
+    """llama.cpp as the foreign server that it is: chat with a schema, completions, staged chat.
+
+    A task takes at most three requests, and tasks are decided in order: twelve leave room for a slow first one.
+    """
     output = tmp_path / "tasks.json"
     path = weights.pull(SMALL)
     with LocalServer(path, slots=2, ctx=4096) as server:
         run = command(
             "generate", "--backend", "openai", "--model", SMALL, "--base-url", server.url, "-o", output,
-            "-n", 1, "--concurrency", 2, "--max-requests", 3, "--max-output-tokens", 250, *flags,
+            "-n", 1, "--concurrency", 2, "--max-requests", 12, "--max-output-tokens", 250, *flags,
             OPENAI_API_KEY=server.key,
         )  # fmt: skip
         _, said = run.communicate(timeout=400)
