@@ -23,33 +23,30 @@ from time import process_time
 from selfinstruct.records import Candidate
 from selfinstruct.seeds import load
 from selfinstruct.verify.code import find_code
-from selfinstruct.verify.syntax import can_check, check_found, check_syntax, syntax_problem
+from selfinstruct.verify.syntax import can_check, check_syntax, syntax_problem, syntax_verdict
 from selfinstruct.vocabulary import LANGUAGES
 
 CODE_KINDS = {"write", "complete", "fix", "refactor", "optimise", "translate", "test", "revise", "query"}
 
 
 def cost(path: Path) -> None:
-    """CPU milliseconds a candidate: finding the code, and parsing it; three rounds, the middle one counts."""
+    """CPU milliseconds of the verdict on a candidate; three rounds, the middle one counts."""
     spent: dict[str, list[float]] = defaultdict(list)
-    finding: list[float] = []
     failed: dict[str, int] = defaultdict(int)
     rows = json.loads(path.read_text(encoding="utf-8"))
     for row in rows:
         texts = row["instruction"], row["input"], row["output"]
-        both, first = [], []
+        rounds = []
         for _ in range(3):
             clear_caches()
             begun = process_time()
-            found = find_code(*texts)
-            first.append(process_time() - begun)
-            rejection = check_found(found)
-            both.append(process_time() - begun)
+            verdict = syntax_verdict(Candidate(*texts))
+            rounds.append(process_time() - begun)
+        found = find_code(*texts)
         name = (found.language if found.blocks else None) or "no code"
-        spent[name].append(1000 * statistics.median(both))
-        finding.append(1000 * statistics.median(first))
-        failed[name] += rejection is not None
-    print(f"{len(rows)} rows; finding alone: median {statistics.median(finding):.2f} ms\n")
+        spent[name].append(1000 * statistics.median(rounds))
+        failed[name] += verdict.status == "failed"
+    print(f"{len(rows)} rows\n")
     print("| language | answers | fail | median ms | p99 ms |\n|---|---|---|---|---|")
     everything = [ms for times in spent.values() for ms in times]
     for name, times in [*sorted(spent.items(), key=lambda item: -len(item[1])), ("all", everything)]:

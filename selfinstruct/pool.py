@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from selfinstruct.records import JSON, Candidate, Decision, Rejection, Row, Seed, row_id
+from selfinstruct.records import Candidate, Decision, Rejection, Row, Seed, row_id
 from selfinstruct.seams import Novelty
-from selfinstruct.verify.verdict import Verdict
+from selfinstruct.verify.verdict import Verdict, notes_of, rejection_of
 
 Filter = Callable[[Candidate, Sequence[Seed]], Rejection | None]
 Check = Callable[[Candidate], Rejection | None]
@@ -26,19 +26,20 @@ def accept(_: Candidate, __: Sequence[Seed] = ()) -> Rejection | None:
 class Rules:
     """What a profile and `--verify` ask of a candidate.
 
-    `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only,
-    `check` looks at the output without running it. With `ran` a candidate needs a verdict, too: running code
-    takes long and is done where the recipe is (`verify.loop`); here its verdict is only used.
-    `tell` gives notes on a candidate that is accepted without one.
-    `verify` is for a recipe that asks itself, about code that is not the output of its candidates.
+    `refuse` is the profile's filters, `refuse_instruction` those of them that need the instruction only, `check`
+    what else counts against an output whatever its code is. Verdicts on code come from `look` when a candidate is
+    decided; where they take long, `late`, they are made where the recipe is (`verify.loop`), and come with the
+    candidate. `object` says what a verdict counts for. `verify` is for a recipe that asks itself, about code that
+    is not the output of its candidates.
     """
 
     refuse: Filter
     refuse_instruction: Filter
-    check: Check
-    ran: Callable[[Verdict], Rejection | None] | None = None
+    check: Check = accept
+    look: Callable[[Candidate], Verdict] | None = None
+    late: bool = False
+    object: Callable[[Verdict], Rejection | None] = rejection_of
     verify: Check = accept
-    tell: Callable[[Candidate], dict[str, JSON]] | None = None
 
 
 class Pool:
@@ -67,24 +68,27 @@ class Pool:
 
     def judge(self, candidate: Candidate, shots: Sequence[Seed]) -> Decision:
         """Accept or reject a candidate against the pool as it is now."""
-        rejection = candidate.rejection or self.rules.refuse(candidate, shots)
+        verdict, rejection = None, candidate.rejection or self.rules.refuse(candidate, shots)
         if rejection is None:
-            rejection = self._duplicate(candidate, self._before_index(candidate)) or self._verify(candidate)
+            rejection = self._duplicate(candidate, self._before_index(candidate)) or self.rules.check(
+                candidate
+            )
+        if rejection is None and (verdict := self._verdict(candidate)) is not None:
+            rejection = self.rules.object(verdict)
         if rejection is not None:
             rejection = Rejection(rejection.reason, rejection.evidence | candidate.notes)
             return Decision(replace(candidate, rejection=None), rejection)
-        told = self.rules.tell(candidate) if self.rules.tell else {}
-        evidence = self.novelty.evidence(candidate.instruction) | candidate.notes | told
+        told = notes_of(verdict) if verdict else {}
+        evidence = self.novelty.evidence(candidate.instruction) | told | candidate.notes
         return Decision(candidate, evidence=evidence)
 
-    def _verify(self, candidate: Candidate) -> Rejection | None:
-        """The last question. What is no duplicate now was none in any earlier view, so it has its verdict."""
-        if candidate.verdict is not None and self.rules.ran is not None:
-            return self.rules.ran(candidate.verdict)
-        rejection = self.rules.check(candidate)
-        # Else code that nobody ran would be taken for right.
-        assert rejection is not None or self.rules.ran is None  # noqa: S101
-        return rejection
+    def _verdict(self, candidate: Candidate) -> Verdict | None:
+        """The verdict on the candidate's code; None where nobody asks for one."""
+        if not self.rules.late:
+            return self.rules.look(candidate) if self.rules.look else None
+        # What is no duplicate now was none in any earlier view; else code that nobody ran would be taken for right.
+        assert candidate.verdict is not None  # noqa: S101
+        return candidate.verdict
 
     def _before_index(self, candidate: Candidate) -> int | None:
         """For a further instance of a task the entries that were there before its index; else all count."""

@@ -14,30 +14,22 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfinstruct import alpaca, filters, novelty, seeds
+from selfinstruct import novelty, seeds
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit
-from selfinstruct.pool import Check, Filter, Pool, Rules, accept
+from selfinstruct.pool import Pool
 from selfinstruct.prices import find_price
 from selfinstruct.recipes import PROMPTS, SAMPLES, YIELDS, make_recipe
 from selfinstruct.records import Row, Seed
+from selfinstruct.rules import benchmarks_digest, rules_of_profile
 from selfinstruct.rundir import RunDirectory
 from selfinstruct.runner import Job, resume
 from selfinstruct.runner import generate as run_loop
 from selfinstruct.sampling import Sampler
 from selfinstruct.seams import Backend, Planner, Recipe
 from selfinstruct.settings import RunSettings, Settings, make_settings
-from selfinstruct.verify.loop import (
-    Verification,
-    judge_ran,
-    open_verification,
-    prompts_of,
-    runs_code,
-    tell_syntax,
-    verified,
-)
-from selfinstruct.verify.syntax import check_syntax
+from selfinstruct.verify.loop import Verification, open_verification, prompts_of, runs_code, verified
 from selfinstruct.vocabulary import find_kind, find_language
 
 if TYPE_CHECKING:
@@ -231,46 +223,11 @@ def _canonical(name: str, find: Callable[[str], str | None], axis: str) -> str:
     return found
 
 
-def make_rules(settings: Settings) -> Rules:
-    """The filters and the check that the profile and `--verify` ask for."""
-    verification = make_check(settings)
-    refuse: Filter = filters.refuse
-    refuse_instruction: Filter = filters.refuse_instruction
-    if settings.profile == "alpaca":
-        refuse = refuse_instruction = lambda candidate, _: alpaca.refuse(candidate)
-    check, ran, tell = without_overlap(settings, verification), judge_ran(settings), tell_syntax(settings)
-    return Rules(refuse, refuse_instruction, check, ran, verification, tell)
-
-
-def make_check(settings: RunSettings) -> Check:
-    """The verification of an answer that `--verify` asks for."""
-    return accept if settings.verify == "off" else check_syntax
-
-
-def without_overlap(settings: RunSettings, check: Check) -> Check:
-    """The check, and before it the one against the benchmarks of `--against`."""
-    if not settings.against:
-        return check
-    from selfinstruct.verify.benchmarks import open_index
-
-    index = open_index(settings.against)
-    return lambda candidate: index.refuse(candidate) or check(candidate)
-
-
-def benchmarks_digest(settings: RunSettings) -> dict[str, str]:
-    """A hash of the benchmarks of `--against`, where there are any, for the fingerprint."""
-    if not settings.against:
-        return {}
-    from selfinstruct.verify import benchmarks
-
-    return {"benchmarks": benchmarks.digest(settings.against)}
-
-
 def make_pool(settings: Settings, loaded: Sequence[Seed]) -> Pool:
     """The pool of a run before its first decision: the seeds."""
     return Pool(
         loaded,
-        make_rules(settings),
+        rules_of_profile(settings),
         novelty.make(settings.profile, settings.threshold, settings.language_cap),
     )
 

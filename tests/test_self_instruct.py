@@ -165,7 +165,7 @@ def test_labels_are_few_short_and_different(text: str, cut: bool) -> None:
 
 def real_pool() -> RealPool:
     seeds = [Seed("s", "Name the colour of the sky.", "", "blue")]
-    rules = Rules(refuse, refuse_instruction, lambda _: None)
+    rules = Rules(refuse, refuse_instruction)
     return RealPool(seeds, rules, novelty.make("code", 0.7, 3))
 
 

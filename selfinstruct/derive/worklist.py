@@ -21,12 +21,12 @@ from selfinstruct import novelty
 from selfinstruct.dataset import dataset_of
 from selfinstruct.derive.inputs import read_rows
 from selfinstruct.errors import InputError
-from selfinstruct.pool import Filter, Pool, Rules, accept
+from selfinstruct.pool import Filter, Pool, accept
 from selfinstruct.records import Candidate, Source
+from selfinstruct.rules import benchmarks_digest, make_rules
 from selfinstruct.seams import Complete, Plan, PoolView
-from selfinstruct.session import Work, benchmarks_digest, make_check, without_overlap
+from selfinstruct.session import Work
 from selfinstruct.settings import SHAPING_ALL, RunSettings, default
-from selfinstruct.verify.loop import judge_ran, tell_syntax
 
 S = TypeVar("S", bound="DeriveSettings")
 
@@ -144,15 +144,7 @@ def open_work(settings: RunSettings) -> Work:
     if not sources:
         named = ", ".join(map(str, settings.inputs))
         raise InputError(f"{named}: nothing in it that {settings.job} could work on")
-    check = make_check(settings)
-    rules = Rules(
-        job.refuse,
-        job.refuse_instruction,
-        without_overlap(settings, check if job.checked else accept),
-        judge_ran(settings) if job.checked else None,
-        verify=check,
-        tell=tell_syntax(settings) if job.checked else None,
-    )
+    rules = make_rules(settings, job.refuse, job.refuse_instruction, checked=job.checked)
     rule = (
         novelty.make("code", getattr(settings, "threshold", 0.7), getattr(settings, "language_cap", 3))
         if job.novel

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from selfinstruct.errors import InputError, RequestRefused
@@ -25,7 +24,7 @@ from selfinstruct.verify.repair import read_repair, repair_request
 from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
 from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
 from selfinstruct.verify.syntax import syntax_verdict
-from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, notes_of, rejection_of
+from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog
 from selfinstruct.verify.verifier import Verifier, find, find_tested
 
@@ -44,20 +43,6 @@ def verifies_late(settings: RunSettings) -> bool:
     if settings.verify == "syntax":
         return settings.repair > 0 or settings.require_verification
     return runs_code(settings)
-
-
-def judge_ran(settings: RunSettings) -> Callable[[Verdict], Rejection | None] | None:
-    """What the pool makes of verdicts; None where it needs none."""
-    if not verifies_late(settings):
-        return None
-    return partial(rejection_of, required=settings.require_verification)
-
-
-def tell_syntax(settings: RunSettings) -> Callable[[Candidate], dict[str, JSON]] | None:
-    """What is told of an accepted candidate whose syntax alone was looked at; None where verdicts are needed."""
-    if settings.verify != "syntax" or verifies_late(settings):
-        return None
-    return lambda candidate: notes_of(syntax_verdict(candidate))
 
 
 def prompts_of(settings: RunSettings) -> dict[str, str]:
@@ -197,9 +182,7 @@ class _RunningView:
     def verify(self, candidate: Candidate) -> Rejection | None:
         case = self.case(candidate, len(self.cases))
         self.cases[candidate.output] = case
-        return self.view.verify(candidate) or rejection_of(
-            case.run(candidate), required=self.verification.settings.require_verification
-        )
+        return rejection_of(case.run(candidate), required=self.verification.settings.require_verification)
 
 
 @dataclass(slots=True)
@@ -236,12 +219,10 @@ class _Case:
                 break
             if verdict.status == "failed":  # the next try is shown the newest error
                 failing = replace(better, verdict=verdict)
-        return replace(settled, notes=settled.notes | self._notes(settled, tries))
+        return replace(settled, notes=settled.notes | self._notes(tries))
 
-    def _notes(self, settled: Candidate, tries: int) -> dict[str, JSON]:
+    def _notes(self, tries: int) -> dict[str, JSON]:
         notes: dict[str, JSON] = {}
-        if settled.verdict is not None and settled.verdict.status != "failed":
-            notes |= notes_of(settled.verdict)
         if tries:
             notes["repair"] = {"tries": tries, "tokens": self.tokens.get("repair", 0)}
         if self.tests is not None:
@@ -250,18 +231,13 @@ class _Case:
 
     def _judge(self, candidate: Candidate) -> Verdict | None:
         """The verdict; None if something else than its code is against the candidate."""
-        rejection = self.view.refuse(candidate, self.plan.shots)
-        if rejection is None:
-            return self.run(candidate)
-        if rejection.reason != "syntax_error":
-            return None
-        failed = Verdict("syntax", "failed", evidence=rejection.evidence)
-        return self._kept(candidate, lambda: failed, level="syntax")
+        return None if self.view.refuse(candidate, self.plan.shots) else self.run(candidate)
 
     def run(self, candidate: Candidate) -> Verdict:
-        """The verdict on code that parses."""
-        if not runs_code(self.settings):
-            return self._kept(candidate, lambda: syntax_verdict(candidate), level="syntax")
+        """The verdict on the candidate's code, up to the level that the settings ask for."""
+        parsed = syntax_verdict(candidate)
+        if parsed.status == "failed" or not runs_code(self.settings):
+            return self._kept(candidate, lambda: parsed, level="syntax")
         verdict = self._kept(candidate, lambda: self.verification.verifier.run(candidate))
         if self.settings.verify == "tests" and verdict.status == "passed":
             return self._test(candidate, verdict)

@@ -20,7 +20,6 @@ from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import RunSettings
 from selfinstruct.store import replacing
 from selfinstruct.verify.loop import Verification, verified
-from selfinstruct.verify.syntax import check_syntax
 from selfinstruct.verify.verdict import Verdict, rejection_of
 
 AHEAD = 4  # rows under way for each thread, so that a slow one does not stop the others
@@ -75,18 +74,18 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class _NoPool:
-    """A view of no pool: only the syntax is looked at."""
+    """A view of no pool: nothing but its code counts against a row."""
 
     tasks: Sequence[Candidate] = ()
 
     def judge_instruction(self, _: Candidate) -> Candidate | None:
         return None
 
-    def refuse(self, candidate: Candidate, _: Sequence[Seed]) -> Rejection | None:
-        return check_syntax(candidate)
+    def refuse(self, _: Candidate, __: Sequence[Seed]) -> Rejection | None:
+        return None
 
-    def verify(self, candidate: Candidate) -> Rejection | None:
-        return check_syntax(candidate)
+    def verify(self, _: Candidate) -> Rejection | None:
+        return None
 
 
 def verdicts_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 from selfinstruct.records import Candidate, Rejection
@@ -10,7 +9,7 @@ from selfinstruct.verify.code import Code, Found, find_code, is_sketch
 from selfinstruct.verify.formats import FORMATS
 from selfinstruct.verify.grammars import GRAMMARS, grammar_problem, has_grammar
 from selfinstruct.verify.mentions import read_wish
-from selfinstruct.verify.verdict import Verdict
+from selfinstruct.verify.verdict import Verdict, rejection_of
 from selfinstruct.vocabulary import find_language
 
 LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no text takes long
@@ -18,49 +17,48 @@ LONGEST: Final = 20_000  # characters; what is longer is not parsed, so that no 
 
 def check_syntax(candidate: Candidate) -> Rejection | None:
     """Reject an answer with code that cannot be parsed: reason `syntax_error`, with language and message."""
-    if _asked_and_parsed(candidate.instruction, candidate.output, candidate.language) is not None:
-        return None
-    found = find_code(
-        candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
-    )
-    return check_found(found)
-
-
-@lru_cache(maxsize=64)
-def _asked_and_parsed(instruction: str, output: str, language: str | None) -> str | None:
-    """The language that was asked for, Python if none was named, where nothing in it speaks against the bare answer.
-
-    The usual case, and several times cheaper than looking for marks of all languages: those are needed only
-    where something does not parse.
-    """
-    asked = find_language(language or "")
-    if asked is None:
-        named = read_wish(instruction).languages or ("python",)
-        asked = named[0] if len(named) == 1 else None
-    if asked is None or not can_check(asked) or "```" in output:
-        return None
-    return asked if syntax_problem(asked, output) is None else None
-
-
-def check_found(found: Found) -> Rejection | None:
-    """The same for code that has been found already. Code in passing, inside an explanation, is not judged."""
-    for block in found.blocks:
-        in_passing = found.prose and block.origin == "part"
-        problem = None if in_passing else _block_problem(block)
-        if problem:
-            return Rejection("syntax_error", {"language": block.language, "message": problem})
-    return None
+    return rejection_of(syntax_verdict(candidate))
 
 
 def syntax_verdict(candidate: Candidate) -> Verdict:
-    """The verdict on an answer that `check_syntax` has nothing against: whether its code was parsed at all."""
+    """What parsing the answer's code comes to; `unavailable` where nobody here can parse it."""
+    asked = _asked_and_parsed(candidate)
     output = candidate.output.strip()
-    asked = _asked_and_parsed(candidate.instruction, candidate.output, candidate.language)
     if asked and "\n" in output and _why_unparsed(asked, output) is None:
         return Verdict("syntax", "passed", evidence={"language": asked})  # a line of words may parse, too
     found = find_code(
         candidate.instruction, candidate.input, candidate.output, candidate.language, candidate.kind
     )
+    return _unjudged(found) if asked else verdict_on(found)
+
+
+def _asked_and_parsed(candidate: Candidate) -> str | None:
+    """The language that was asked for, Python if none was named, where nothing in it speaks against the bare answer.
+
+    The usual case, and several times cheaper than looking for marks of all languages: those are needed only
+    where something does not parse.
+    """
+    asked = find_language(candidate.language or "")
+    if asked is None:
+        named = read_wish(candidate.instruction).languages or ("python",)
+        asked = named[0] if len(named) == 1 else None
+    if asked is None or not can_check(asked) or "```" in candidate.output:
+        return None
+    return asked if syntax_problem(asked, candidate.output) is None else None
+
+
+def verdict_on(found: Found) -> Verdict:
+    """The verdict on code that has been found. Code in passing, inside an explanation, is not judged."""
+    for block in found.blocks:
+        in_passing = found.prose and block.origin == "part"
+        problem = None if in_passing else _block_problem(block)
+        if problem:
+            return Verdict("syntax", "failed", evidence={"language": block.language, "message": problem})
+    return _unjudged(found)
+
+
+def _unjudged(found: Found) -> Verdict:
+    """The verdict on code that nothing speaks against: whether it was parsed at all."""
     code = [(block.language, block.text) for block in found.blocks if block.language not in {None, "text"}]
     if not code:
         return Verdict("syntax", "skipped", "no_code")
