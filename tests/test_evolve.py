@@ -94,9 +94,14 @@ def test_every_round_goes_on_from_the_last_good_one() -> None:
         (("```go\nfunc add()\n```",), "empty_instruction"),
         (((HARDER, "length"),), "cut_off"),
         ((f"{HARDER} This is harder than the original task was.",), "prompt_leak"),
-        ((HARDER, "easier"), "easier"),
-        ((HARDER, "Equal"), "not_harder"),
+        ((f"{HARDER}\n\nOld task:\nSort it.",), "prompt_leak"),
+        ((prompt_text("evolve_by_rarer").rpartition(": ")[2],), "prompt_leak"),
+        ((f"{HARDER}\n\n**Solution:**\nAdd them one by one.",), "no_task"),
+        ((f"{HARDER}\n\n```go\nx\n```\nThis function works by adding them one by one.",), "no_task"),
+        ((HARDER.replace(" in Go", " in Rust"),), "other_language"),
+        ((HARDER, "easier", "harder"), "easier"),
         ((HARDER, "B"), "unreadable"),
+        ((HARDER, "easier", "A"), "unreadable"),
         ((HARDER, ("", "length")), "cut_off"),
         ((HARDER, "harder", ("func", "length")), "cut_off"),
     ],
@@ -105,6 +110,20 @@ def test_what_failed_is_eliminated_and_nothing_more_is_asked(replies: tuple[Any,
     (found,) = run(Script(*replies))
     assert reason(found) == why
     assert found.notes["evolved"]["operation"] == "rarer"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [(("Equal",), "equal"), (("easier", "easier"), "undecided"), (("easier", "equal"), "undecided")],
+)
+def test_only_what_is_easier_in_both_orders_is_eliminated(verdicts: tuple[str, ...], told: str) -> None:
+    script = Script(HARDER, *verdicts, ANSWER)
+    (found,) = run(script)
+    assert found.rejection is None
+    assert found.notes["evolved"]["difficulty"] == told
+    for step, (first, second) in enumerate([(TASK, HARDER), (HARDER, TASK)][: len(verdicts)], 1):
+        assert f"TASK A:\n{first}\n\nTASK B:\n{second}" in script.text(step)
+    assert len({request.seed for request in script.asked}) == 2 + len(verdicts)
 
 
 def test_an_answer_that_stays_the_same_was_asked_for_nothing_new() -> None:
@@ -153,6 +172,8 @@ def test_code_that_misleads_is_the_input() -> None:
     (found,) = run(script, operations=["misleading"])
     assert found.input == "func add() int { return 1 }"
     assert found.input in script.text(2)
+    (found,) = run(Script(HARDER), operations=["misleading"])
+    assert reason(found) == "no_code"
 
 
 def test_an_input_that_was_not_repeated_is_still_there() -> None:
@@ -168,9 +189,13 @@ def test_the_embedded_engine_is_held_to_the_forms() -> None:
     script = Script(HARDER, "harder", ANSWER)
     run(script, backend="local")
     task, compared, answer = script.asked
-    assert task.extra["grammar"].startswith("root ::= [A-Z]")
+    assert task.extra["grammar"].startswith('root ::= ("Write " | ')
+    assert "```" not in task.extra["grammar"]
     assert compared.extra["grammar"] == 'root ::= "easier" | "equal" | "harder"'
     assert "grammar" not in answer.extra
+    script = Script(HARDER)
+    run(script, backend="local", operations=["misleading"])
+    assert "```" in script.asked[0].extra["grammar"]
 
 
 @given(st.integers(0, 2**31), st.integers(1, 20), st.sets(st.sampled_from(OPERATIONS), min_size=1))
@@ -199,6 +224,8 @@ def test_operations_have_prompts_and_unknown_ones_are_refused() -> None:
         ('"Sort it."', "Sort it.", ""),
         ("Here's a harder version:\n\nSort it.", "Sort it.", ""),
         ("Sure! Here is the new task:\nSort it.", "Sort it.", ""),
+        ("Sure, I can help with a task. Here's an example:\n\n**Task:** Sort it.", "Sort it.", ""),
+        ("Sure, here is a task that a working programmer could be given:\n\nSort it.", "Sort it.", ""),
         ("Sort this.\n```python\nx = 1\n```\nKeep it stable.", "Sort this.\n\nKeep it stable.", "x = 1"),
         ("Sort this.\n```\na\n```\nand\n```\nb\n```", "Sort this.\n\nand", "a\n\nb"),
         ("Sort this.\r\n```\r\nNone\r\n```", "Sort this.", ""),

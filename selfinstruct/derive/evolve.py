@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator
@@ -23,15 +24,16 @@ from selfinstruct.derive.tasks import answer, show_task, task_of, task_request
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
-from selfinstruct.records import JSON, Candidate, Rejection, row_id
+from selfinstruct.records import JSON, Candidate, Choice, Rejection, Request, row_id
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
+from selfinstruct.verify.mentions import read_wish
 
 DEPTH: Final = ("constraints", "rarer", "reasoning", "complexity", "misleading")
 BREADTH: Final = "breadth"
 OPERATIONS: Final = (*DEPTH, BREADTH)
 UNCHANGED: Final = 0.9  # ROUGE-L above which a task in depth is its parent again
-_STEPS = 3  # requests of a round at most: the task, the comparison, the answer
+_STEPS = 4  # requests of a round at most: the task, the comparison and its opposite, the answer
 _COMPARE_TOKENS = 16
 _EASIER_OR_HARDER = 'root ::= "easier" | "equal" | "harder"'
 _SAID = re.compile(r"\b(easier|equal|harder)(?:ly)?\b", re.IGNORECASE)
@@ -99,12 +101,12 @@ def _one_round(
     """The task that a round makes of its parent; nothing more is asked once it is bound to fail."""
     operation, step = known.notes["evolved"]["operation"], _STEPS * known.instance
     task = show_task(parent.instruction, parent.input)
-    if operation == BREADTH:
-        prompt = settings.prompt("evolve_breadth", task=task)
-    else:
-        prompt = settings.prompt("evolve_depth", task=task, how=settings.prompt(f"evolve_by_{operation}"))
-    request = task_request(settings, prompt, seed_of_choice(plan, step))
-    child = task_of(complete(request).choices[0], known)
+    shown = partial(settings.prompt, "evolve_breadth")
+    if operation != BREADTH:
+        shown = partial(settings.prompt, "evolve_depth", how=settings.prompt(f"evolve_by_{operation}"))
+    misleading = operation == "misleading"
+    request = task_request(settings, shown(task=task), seed_of_choice(plan, step), code=misleading)
+    child = task_of(complete(request).choices[0], known, shown(task=""))
     if child.rejection is not None:
         return child
     if operation != BREADTH and parent.input and not child.input:
@@ -118,14 +120,17 @@ def _one_round(
         child = _compared(settings, plan, step + 1, complete, parent, child)
         if child.rejection is not None:
             return child
-    child = answer(settings, "evolve_answer", child, seed_of_choice(plan, step + 2), complete)
+    child = answer(settings, "evolve_answer", child, seed_of_choice(plan, step + 3), complete)
     if child.rejection is None and child.output.split() == parent.output.split():
         return replace(child, rejection=Rejection("same_answer"))  # then nothing new was asked for
     return child
 
 
 def eliminate(parent: Candidate, child: Candidate, threshold: float) -> Rejection | None:
-    """What can be said against an evolved task without asking: it is the same again, or it became shorter.
+    """What can be said against an evolved task without asking.
+
+    It is the same again (`unchanged`), became shorter (`easier`), turned to another programming language
+    (`other_language`), or shall mislead without any code of its own (`no_code`).
 
     Args:
         parent: the task before.
@@ -136,9 +141,14 @@ def eliminate(parent: Candidate, child: Candidate, threshold: float) -> Rejectio
     alike = Indel.normalized_similarity(before, after)  # 2 LCS / (a + b), which is ROUGE-L's F
     if alike > threshold:
         return Rejection("unchanged", {"score": round(alike, 4)})
-    in_depth = child.notes["evolved"]["operation"] != BREADTH
-    if in_depth and len(after) < len(before):  # every operation in depth adds something
+    operation = child.notes["evolved"]["operation"]
+    if operation != BREADTH and len(after) < len(before):  # every operation in depth adds something
         return Rejection("easier", {"why": "shorter", "words": [len(before), len(after)]})
+    if operation == "misleading" and child.input == parent.input:
+        return Rejection("no_code", {"operation": operation})
+    old, new = (read_wish(task.instruction).languages for task in (parent, child))
+    if old and new and not set(old) & set(new):
+        return Rejection("other_language", {"before": list(old), "after": list(new)})
     return None
 
 
@@ -149,9 +159,25 @@ def _words(task: Candidate) -> list[str]:
 def _compared(
     settings: EvolveSettings, plan: Plan, step: int, complete: Complete, parent: Candidate, child: Candidate
 ) -> Candidate:
-    """The child with what the model says of its difficulty; rejected unless it is harder."""
-    before = show_task(parent.instruction, parent.input)
-    after = show_task(child.instruction, child.input)
+    """The child with what the model says of its difficulty; rejected if it got easier.
+
+    Models prefer a place in the prompt, so `easier` counts only if they say the same with both tasks exchanged.
+    """
+    tasks = [show_task(one.instruction, one.input) for one in (parent, child)]
+    choice = complete(_compare_request(settings, plan, step, *tasks)).choices[0]
+    said = _difficulty(choice)
+    if said == "easier":
+        choice = complete(_compare_request(settings, plan, step + 1, *tasks[::-1])).choices[0]
+        other = _difficulty(choice)
+        said = said if other == "harder" else other and "undecided"
+    if said is None:
+        reason = "cut_off" if is_cut(choice) else "unreadable"
+        return replace(child, rejection=Rejection(reason, {"part": "comparison", "found": choice.text[:80]}))
+    child = replace(child, notes={"evolved": child.notes["evolved"] | {"difficulty": said}})
+    return replace(child, rejection=Rejection("easier", {"why": "judged"})) if said == "easier" else child
+
+
+def _compare_request(settings: EvolveSettings, plan: Plan, step: int, before: str, after: str) -> Request:
     request = ask(
         settings,
         "",
@@ -161,20 +187,15 @@ def _compared(
         temperature=0.0,
         seed=seed_of_choice(plan, step),
     )
-    if settings.backend == "local":
-        request = replace(request, extra={**request.extra, "grammar": _EASIER_OR_HARDER})
-    choice = complete(request).choices[0]
+    if settings.backend != "local":
+        return request
+    return replace(request, extra={**request.extra, "grammar": _EASIER_OR_HARDER})
+
+
+def _difficulty(choice: Choice) -> str | None:
+    """`easier`, `equal` or `harder`; None if the reply says none of them."""
     found = _SAID.search(choice.text)
-    if found is None:
-        reason = "cut_off" if is_cut(choice) else "unreadable"
-        return replace(child, rejection=Rejection(reason, {"part": "comparison", "found": choice.text[:80]}))
-    said = found[1].lower()
-    child = replace(child, notes={"evolved": child.notes["evolved"] | {"difficulty": said}})
-    if said == "harder":
-        return child
-    return replace(
-        child, rejection=Rejection("easier" if said == "easier" else "not_harder", {"why": "judged"})
-    )
+    return found[1].lower() if found else None
 
 
 JOB: Final[Derivation[Any]] = Derivation(

@@ -18,6 +18,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -160,9 +161,9 @@ def from_code(settings: FromCodeSettings, plan: Plan, view: PoolView, complete: 
     piece = plan.source
     language = LANGUAGES[piece.language].display if piece.language in LANGUAGES else "code"
     code = fenced(piece.output, piece.language)
-    prompt = settings.prompt("from_code_task", language=language, code=code)
-    request = task_request(settings, prompt, seed_of_choice(plan, 0))
-    task = task_of(complete(request).choices[0], Candidate(language=piece.language))
+    shown = partial(settings.prompt, "from_code_task", language=language)
+    request = task_request(settings, shown(code=code), seed_of_choice(plan, 0))
+    task = task_of(complete(request).choices[0], Candidate(language=piece.language), shown(code=""))
     if task.rejection is None:
         task = view.judge_instruction(task) or answer(
             settings, "from_code_answer", task, seed_of_choice(plan, 1), complete

@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from rapidfuzz.distance import Indel
+
 from selfinstruct import filters, parsing
 from selfinstruct.derive.revise import fenced
 from selfinstruct.recipes import ask, is_cut
@@ -16,11 +18,21 @@ from selfinstruct.verify.fences import split_fences
 from selfinstruct.vocabulary import find_language
 
 ANSWER_TEMPERATURE: Final = 0.3  # an answer shall be right rather than surprising
-# The embedded engine begins with a sentence: small models would rather begin with the code of an answer.
-_SENTENCE_FIRST = 'root ::= [A-Z] [^\\n\\r]{20,600} rest?\nrest ::= "\\n" [^\\x00]*'
+# The embedded engine writes one paragraph that says what to do: small models would rather talk, or answer at once.
+_BEGINNINGS = (
+    "Write", "Create", "Implement", "Design", "Define", "Develop", "Build", "Add", "Extend", "Change", "Modify",
+    "Fix", "Find", "Refactor", "Rewrite", "Optimise", "Optimize", "Simplify", "Convert", "Translate", "Parse",
+    "Compute", "Calculate", "Count", "Generate", "Print", "Return", "Sort", "Use", "Test", "Make", "Set",
+    "Explain", "Describe", "Compare", "Review", "Suggest", "Given", "Suppose", "You are given", "You have",
+    "This", "The", "A", "An", "In", "What", "Which", "Why", "How", "When",
+)  # fmt: skip
+_BEGINNING = " | ".join(f'"{word} "' for word in _BEGINNINGS)
+_WORDS = f"root ::= ({_BEGINNING}) part{{1,8}}"
+_CODE = r' "\n```" [a-z]* "\n" [^`]{20,1500} "\n```"'
+_PART = "\npart ::= [^\\n\\r.?!]{1,250} [.?!]+"  # so that what gets too long ends with a sentence
 _LEAD = re.compile(
-    r"\A(?:(?:sure|certainly|of course|okay)[!,.]\s{0,3})?here(?:['\u2019]s| is)[^\n.]{0,60}"
-    r"\b(?:task|version|exercise|prompt|problem|one)\b[^\n.]{0,40}:\s*\n\s*",
+    r"\A(?:(?:sure|certainly|of course|okay)[!,.][^\n]{0,120}?\b)?here(?:['\u2019]s| is)[^\n.]{0,60}"
+    r"\b(?:task|version|exercise|prompt|problem|example|one)\b[^\n.]{0,80}:\s*\n\s*",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
@@ -28,20 +40,28 @@ _LABEL = re.compile(
     r"(?:programming\s)?(?:task|prompt|instruction|problem|exercise)[\s#*_\"']{0,9}:[\s*_]{0,9}",
     re.IGNORECASE,
 )
+_EXAMPLE = re.compile(r"\AAn example of [^:]*:")
+_SHOWN: Final = 0.7  # ROUGE-L with a line of the prompt above which a task is taken from it
+_WORD = re.compile(r"\w+")
 _QUOTES = re.compile(r"\A\"([^\"]*)\"\Z")
 # Words of the prompts: a task that has them speaks of how it was made.
 _LEAK = re.compile(
     r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
     r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
-    r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#",
-    re.IGNORECASE,
+    r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#"
+    r"|\bnames that only this project\b|^old task:|\bnever seen the (?:old|piece)\b",
+    re.IGNORECASE | re.MULTILINE,
 )
-# The model speaks of itself or answers: no task begins so.
+# The model speaks of itself or answers: no task begins so, or has such a paragraph.
 _CHATTER = re.compile(
     r"\A(?:sure|certainly|of course|okay)\b[!,.]|\Ai(?:['\u2019]ll| will)\b"
     r"|\Ai(?:['\u2019]m| am) (?:ready|sorry|happy|glad|here)\b"
-    r"|\Ahere(?:['\u2019]s| is) (?:a|an|the|your|one) (?:\w+ )?(?:answer|solution|response|implementation)\b",
-    re.IGNORECASE,
+    r"|^here(?:['\u2019]s| is) (?:a|an|the|your|one) (?:\w+ )?"
+    r"(?:answer|solution|response|implementation)\b"
+    r"|^this (?:function|code|program|script|query|class|solution|implementation) (?:works by|first)\b"
+    r"|\byou can (?:implement|solve|use) (?:this|the) (?:task|problem|following)\b"
+    r"|^[\s#*_]{0,9}(?:solution|implementation|answer)[\s#*_]{0,9}:",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
@@ -50,8 +70,15 @@ def show_task(instruction: str, input_: str) -> str:
     return f"{instruction}\n\n{fenced(input_, None)}" if input_ else instruction
 
 
-def task_request(settings: RunSettings, prompt: str, seed: int) -> Request:
-    """Asks for the text of a task; `task_of` reads it."""
+def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = False) -> Request:
+    """Asks for the text of a task; `task_of` reads it.
+
+    Args:
+        settings: of the run.
+        prompt: the whole of it.
+        seed: of the model's sampling.
+        code: whether code has to come with the task. The embedded engine writes some then, and none else.
+    """
     request = ask(
         settings,
         "",
@@ -63,7 +90,7 @@ def task_request(settings: RunSettings, prompt: str, seed: int) -> Request:
     )
     if settings.backend != "local":
         return request
-    return replace(request, extra={**request.extra, "grammar": _SENTENCE_FIRST})
+    return replace(request, extra={**request.extra, "grammar": _WORDS + (_CODE if code else "") + _PART})
 
 
 def read_task(text: str) -> tuple[str, str]:
@@ -78,11 +105,16 @@ def read_task(text: str) -> tuple[str, str]:
     return words, parsing.no_input(blocks)
 
 
-def task_of(choice: Choice, known: Candidate) -> Candidate:
+def task_of(choice: Choice, known: Candidate, prompt: str = "") -> Candidate:
     """The task of a reply, with what is known of it; rejected where it is none.
 
     Reasons are `cut_off`, `empty_instruction`, `refused` (the model declines), `no_task` (it speaks of itself,
-    or answers) and `prompt_leak` (the text speaks of how it was made).
+    or answers) and `prompt_leak` (the text speaks of how it was made, or is an example of the prompt).
+
+    Args:
+        choice: of the reply.
+        known: the candidate so far.
+        prompt: what the model was shown, without the task or the code that is worked on.
     """
     instruction, input_ = read_task(choice.text)
     found = replace(known, instruction=instruction, input=input_, output="", raw=choice.text)
@@ -96,7 +128,15 @@ def task_of(choice: Choice, known: Candidate) -> Candidate:
         return replace(found, rejection=Rejection("no_task", {"found": instruction[chatter.start() :][:80]}))
     if (leak := _LEAK.search(instruction)) is not None:
         return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": leak[0]}))
+    words = _words(instruction)
+    for line in prompt.splitlines():
+        if Indel.normalized_similarity(_words(_EXAMPLE.sub("", line)), words) > _SHOWN:
+            return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": line}))
     return found
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
 def answer(settings: RunSettings, prompt: str, task: Candidate, seed: int, complete: Complete) -> Candidate:
