@@ -31,6 +31,8 @@ JOBS: dict[str, tuple[str, ...]] = {
     "judge": ("judge",),
     "evolve": ("evolve",),
     "from-code": ("from-code",),
+    "self-instruct": ("generate", "--recipe", "self-instruct"),
+    "converse --turns": ("converse", "--turns", "1"),
 }
 SHOWN = 600  # characters of each text of a row
 
@@ -72,12 +74,19 @@ def verified_share(output: Path) -> str:
     return f"{counts.get('passed', 0)} of {told}" if told else "nothing to run"
 
 
-def measure(job: str, source: Path, model: str, output: Path, extra: list[str]) -> dict[str, Any]:
+def measure(job: str, given: list[object], model: str, output: Path) -> dict[str, Any]:
     before = cpu_seconds()
-    call(*JOBS[job], source, "-o", output, "--model", model, *extra)
+    call(*JOBS[job], *given, "-o", output, "--model", model)
+    output = rows_of(output)
     cpu = cpu_seconds() - before
     report: dict[str, Any] = json.loads(call("status", output, "--json"))
     return report | {"cpu": cpu, "verified": verified_share(output) if report["accepted"] else "no row"}
+
+
+def rows_of(output: Path) -> Path:
+    """Where the rows are that a job made: `converse` lays its turns in a file beside the conversations."""
+    beside = output.with_suffix(".turns.json")
+    return beside if beside.exists() else output
 
 
 def show(output: Path) -> None:
@@ -110,22 +119,22 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for job in chosen.jobs:
         output = chosen.out / f"{job.replace(' --', '-')}.json"
-        extra = [
-            *shlex.split(chosen.flags),
-            *(["--snippets", str(chosen.rows)] if job == "from-code" else []),
-        ]
-        row = measure(job, chosen.code if job == "from-code" else source, chosen.model, output, extra)
+        given = {
+            "from-code": [chosen.code, "--snippets", chosen.rows],
+            "self-instruct": ["--num", chosen.rows],
+        }.get(job, [source])
+        row = measure(job, [*given, *shlex.split(chosen.flags)], chosen.model, output)
         tokens = row["prompt_tokens"] + row["completion_tokens"]
         each = f"{tokens / row['accepted']:.0f}" if row["accepted"] else "-"
         reasons = ", ".join(f"{name} {number}" for name, number in row["reasons"].items())
         print(
-            f"| {job} | {row['indices']} of {row['inputs']} | {row['candidates']} | {row['accepted']} | {each} "
+            f"| {job} | {row['indices']} of {row.get('inputs', 'any')} | {row['candidates']} | {row['accepted']} | {each} "
             f"| {row['verified']} | {row['cpu'] / max(1, row['indices']):.1f} | {reasons} |",
             flush=True,
         )
     for job in chosen.jobs:
         print(f"\n### {job}")
-        show(chosen.out / f"{job.replace(' --', '-')}.json")
+        show(rows_of(chosen.out / f"{job.replace(' --', '-')}.json"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Final
 
 from selfinstruct import filters
@@ -35,6 +36,9 @@ SUMMARY: Final = (
 )
 _SLOT = re.compile(r"\{(ORIGINAL|CRITIQUE|REVISED)\}")
 _WORDS_TOKENS = 400  # of a critique or a summary
+# The embedded engine ends with a sentence where it would go on for long.
+PART: Final = "\npart ::= [^\\n\\r.?!]{1,250} [.?!]+"
+_SENTENCES: Final = r'root ::= part ("\n"{0,2} part){0,11}' + PART
 _CODE_TEMPERATURE = 0.3  # a revision shall be right rather than surprising
 
 
@@ -171,7 +175,7 @@ def fenced(text: str, language: str | None) -> str:
 
 
 def _words(settings: ReviseSettings, plan: Plan, prompt: str, step: int, shown: dict[str, str]) -> Request:
-    return ask(
+    request = ask(
         settings,
         "",
         settings.prompt(prompt, **shown),
@@ -180,6 +184,9 @@ def _words(settings: ReviseSettings, plan: Plan, prompt: str, step: int, shown: 
         temperature=settings.temperature or 0.0,
         seed=seed_of_choice(plan, step),
     )
+    if settings.backend != "local":
+        return request
+    return replace(request, extra={**request.extra, "grammar": _SENTENCES})
 
 
 def _code(settings: ReviseSettings, plan: Plan, shown: dict[str, str], language: str | None) -> Request:

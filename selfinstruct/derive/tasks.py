@@ -9,7 +9,7 @@ from typing import Final
 from rapidfuzz.distance import Indel
 
 from selfinstruct import filters, parsing
-from selfinstruct.derive.revise import fenced
+from selfinstruct.derive.revise import PART, fenced
 from selfinstruct.recipes import ask, is_cut
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete
@@ -29,7 +29,6 @@ _BEGINNINGS = (
 _BEGINNING = " | ".join(f'"{word} "' for word in _BEGINNINGS)
 _WORDS = f"root ::= ({_BEGINNING}) part{{1,8}}"
 _CODE = r' "\n```" [a-z]* "\n" [^`]{20,1500} "\n```"'
-_PART = "\npart ::= [^\\n\\r.?!]{1,250} [.?!]+"  # so that what gets too long ends with a sentence
 _LEAD = re.compile(
     r"\A(?:(?:sure|certainly|of course|okay)[!,.][^\n]{0,120}?\b)?here(?:['\u2019]s| is)[^\n.]{0,60}"
     r"\b(?:task|version|exercise|prompt|problem|example|one)\b[^\n.]{0,80}:\s*\n\s*",
@@ -90,7 +89,7 @@ def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = 
     )
     if settings.backend != "local":
         return request
-    return replace(request, extra={**request.extra, "grammar": _WORDS + (_CODE if code else "") + _PART})
+    return replace(request, extra={**request.extra, "grammar": _WORDS + (_CODE if code else "") + PART})
 
 
 def read_task(text: str) -> tuple[str, str]:
