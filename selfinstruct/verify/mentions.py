@@ -50,7 +50,7 @@ _NAMES = {
 }
 _CAPITALS = {"Go": "go", "Rust": "rust", "Ruby": "ruby", "Swift": "swift", "Dart": "dart", "C": "c", "R": "r"}
 _NAME = re.compile(
-    "|".join(f"(?P<{name}>(?<![\\w/.+#-])(?:{words})(?![\\w+#]))" for name, words in _NAMES.items()),
+    rf"(?<![\w/.+#-])(?:{'|'.join(f'(?P<{name}>{words})' for name, words in _NAMES.items())})(?![\w+#])",
     re.IGNORECASE,
 )
 _CAPITAL = re.compile(rf"(?<![\w'.+#-])(?:{'|'.join(_CAPITALS)}|C(?:99|11|17|23))(?![\w+#'\u2019]|\.\w)")
