@@ -50,12 +50,13 @@ class Sampler:
     only_kind: tuple[str, ...] = ()
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    _chosen: list[Seed] = field(init=False)
     _weights: dict[tuple[str, str], float] = field(init=False)
     _tables: dict[str | None, Mapping[str, float]] = field(
         init=False
     )  # of languages, and of each one's kinds
     _offsets: tuple[float, float] = field(init=False)
+    _kin: dict[tuple[str | None, str | None], list[Seed]] = field(init=False)  # None: whatever it is
+    _with_input: dict[str | None, float] = field(init=False)  # the share of each kind's seeds
 
     def __post_init__(self) -> None:
         chosen = [
@@ -80,7 +81,15 @@ class Sampler:
             raise InputError(
                 "weights: they leave no seed task; give one of its languages and kinds more than 0"
             )
-        object.__setattr__(self, "_chosen", chosen)
+        kin: dict[tuple[str | None, str | None], list[Seed]] = {}
+        inputs: dict[str | None, list[bool]] = {}
+        for seed in chosen:
+            inputs.setdefault(seed.kind, []).append(bool(seed.input))
+            for key in {(language, kind) for language in (seed.language, None) for kind in (seed.kind, None)}:
+                kin.setdefault(key, []).append(seed)
+        object.__setattr__(self, "_kin", kin)
+        shares = {kind: sum(given) / len(given) for kind, given in inputs.items()}
+        object.__setattr__(self, "_with_input", shares)
         object.__setattr__(self, "_weights", weights)
         tables: dict[str | None, dict[str, float]] = {None: {}}
         for (language, kind), weight in weights.items():
@@ -105,8 +114,7 @@ class Sampler:
         machine = self._machine_shots(rng, view)
         shots = [*self._shots(rng, language, kind), *machine]
         rng.shuffle(shots)
-        kin = [seed for seed in self._chosen if seed.kind == kind]
-        share = sum(bool(seed.input) for seed in kin) / len(kin) if kin else 0.0
+        share = self._with_input.get(kind, 0.0)
         return Plan(
             k,
             tuple(shots),
@@ -128,20 +136,19 @@ class Sampler:
 
     def _shots(self, rng: random.Random, language: str | None, kind: str | None) -> list[Seed]:
         """Seeds without repetition: first one of the very cell, then of its language, of its kind, any."""
-        wanted = (
-            lambda seed: seed.language == language and seed.kind == kind,
-            lambda seed: seed.language == language,
-            lambda seed: seed.kind == kind,
-        )
-        left = list(self._chosen)
-        rng.shuffle(left)
-        shots: list[Seed] = []
-        for number in range(min(self.shots, len(left))):
-            fits = wanted[number] if language and number < len(wanted) else (lambda _: True)
-            seed = next((seed for seed in left if fits(seed)), left[0])
-            left.remove(seed)
-            shots.append(seed)
+        wanted = ((language, kind), (language, None), (None, kind)) if language else ()
+        everything, shots = self._kin[None, None], list[Seed]()
+        for number in range(min(self.shots, len(everything))):
+            fitting = self._kin.get(wanted[number], []) if number < len(wanted) else everything
+            free = self._draw(rng, fitting, shots) or self._draw(rng, everything, shots)
+            shots += free[:1]
         return shots
+
+    @staticmethod
+    def _draw(rng: random.Random, seeds: Sequence[Seed], taken: Sequence[Seed]) -> list[Seed]:
+        """Seeds that are not taken yet, in random order: at least one, if there are any."""
+        drawn = rng.sample(seeds, min(len(seeds), len(taken) + 1))
+        return [seed for seed in drawn if seed not in taken]
 
     def _machine_shots(self, rng: random.Random, view: Tasks) -> list[Seed]:
         if not self.machine_shots:

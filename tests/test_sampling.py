@@ -74,7 +74,7 @@ def test_an_index_has_one_plan_whatever_was_planned_before() -> None:
 def test_a_plan_is_the_same_on_every_machine() -> None:
     plan = Sampler(MIXED, seed=3, topics={"general": ["one", "two", "three"]}).plan(17, NONE)
     assert (plan.language, plan.kind, plan.topic, plan.seed) == ("c", "write", "three", 1371833950)
-    assert [shot.id for shot in plan.shots] == ["python_write 7", "c_fix 0", "c_write 3"]
+    assert [shot.id for shot in plan.shots] == ["go_write 1", "c_write 0", "c_fix 0"]
 
 
 def test_the_models_seed_differs_and_fits_into_31_bits() -> None:
