@@ -128,7 +128,8 @@ def main() -> None:
         each = f"{tokens / row['accepted']:.0f}" if row["accepted"] else "-"
         reasons = ", ".join(f"{name} {number}" for name, number in row["reasons"].items())
         print(
-            f"| {job} | {row['indices']} of {row.get('inputs', 'any')} | {row['candidates']} | {row['accepted']} | {each} "
+            f"| {job} | {row['indices']} of {row.get('inputs', 'any')} "
+            f"| {row['candidates']} | {row['accepted']} | {each} "
             f"| {row['verified']} | {row['cpu'] / max(1, row['indices']):.1f} | {reasons} |",
             flush=True,
         )
