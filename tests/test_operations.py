@@ -231,14 +231,14 @@ def test_metrics_tell_the_figures_of_the_log(
     config.write_text("[prices]\ninput = 1\noutput = 2\n")
     more = ("--metrics-file", file, "--config", config)
     with StubServer(faults={"500": 0.2, "context_length": 0.2}) as stub:
-        limited = cli(*openai_words(stub, tmp_path / "x.json", "-n", 40, "--max-requests", 12, *more))
+        limited = cli(*openai_words(stub, tmp_path / "x.json", "-n", 80, "--max-requests", 12, *more))
         assert limited.status == 3
         assert samples(file)["exit_status", ""] == 3
-        ended = cli(*openai_words(stub, tmp_path / "x.json", "-n", 40, *more))
+        ended = cli(*openai_words(stub, tmp_path / "x.json", "-n", 80, *more))
     last = json.loads(ended.err.splitlines()[-1])
     found = samples(file)
-    assert found["rows", ""] == found["target_rows", ""] == 40
-    assert found["accepted_total", ""] == last["accepted"] < 40
+    assert found["rows", ""] == found["target_rows", ""] == 80
+    assert found["accepted_total", ""] == last["accepted"] < 80
     assert {reason: value for (name, reason), value in found.items() if name == "rejected_total"} == last[
         "rejected"
     ]
