@@ -48,7 +48,7 @@ _LEAK = re.compile(
     r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
     r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
     r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#"
-    r"|\bnames that only this project\b|^old task:|\bnever seen the (?:old|piece)\b",
+    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b|\bnever seen the (?:old|piece)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 # The model speaks of itself or answers: no task begins so, or has such a paragraph.
@@ -58,6 +58,7 @@ _CHATTER = re.compile(
     r"|^here(?:['\u2019]s| is) (?:a|an|the|your|one) (?:\w+ )?"
     r"(?:answer|solution|response|implementation)\b"
     r"|^this (?:function|code|program|script|query|class|solution|implementation) (?:works by|first)\b"
+    r"|\bhere(?:['\u2019]s| is) (?:how|(?:an?|the) (?:\w+ ){0,2}implementation|an example in \w+ using)\b"
     r"|\byou can (?:implement|solve|use) (?:this|the) (?:task|problem|following)\b"
     r"|^[\s#*_]{0,9}(?:solution|implementation|answer)[\s#*_]{0,9}:",
     re.IGNORECASE | re.MULTILINE,
