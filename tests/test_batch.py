@@ -363,7 +363,7 @@ def test_limits_of_a_sitting(call: Callable[..., Ended], limit: list[object]) ->
 
 def test_the_deadline_ends_the_wait(call: Callable[..., Ended]) -> None:
     with StubBatchServer(fates=(Fate(polls=NEVER),)) as stub:
-        ended = call(stub, "run", 5, "--batch", "--wait", "--max-minutes", 0.005)
+        ended = call(stub, "run", 5, "--batch", "--wait", "--max-minutes", 0.05)
         assert ended.status == 3
         assert "--max-minutes" in last_line(ended)
         assert "pending in a batch" in last_line(ended)
