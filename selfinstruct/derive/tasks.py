@@ -24,10 +24,9 @@ _BEGINNINGS = (
     "Fix", "Find", "Refactor", "Rewrite", "Optimise", "Optimize", "Simplify", "Convert", "Translate", "Parse",
     "Compute", "Calculate", "Count", "Generate", "Print", "Return", "Sort", "Use", "Test", "Make", "Set",
     "Explain", "Describe", "Compare", "Review", "Suggest", "Given", "Suppose", "You are given", "You have",
-    "This", "The", "A", "An", "In", "What", "Which", "Why", "How", "When",
+    "In", "What", "Which", "Why", "How", "When",
 )  # fmt: skip
-_BEGINNING = " | ".join(f'"{word} "' for word in _BEGINNINGS)
-_WORDS = f"root ::= ({_BEGINNING}) part{{1,8}}"
+_BEHIND = ("This", "The", "A")  # where code follows; without any they speak of what nobody sees
 _CODE = r' "\n```" [a-z]* "\n" [^`]{20,1500} "\n```"'
 _LEAD = re.compile(
     r"\A(?:(?:sure|certainly|of course|okay)[!,.][^\n]{0,120}?\b)?here(?:['\u2019]s| is)[^\n.]{0,60}"
@@ -48,7 +47,7 @@ _LEAK = re.compile(
     r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
     r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
     r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#"
-    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b|\bnever seen the (?:old|piece)\b",
+    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b|\A(?:in )?the new task\b|\bnever seen the (?:old|piece)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 # The model speaks of itself or answers: no task begins so, or has such a paragraph.
@@ -90,7 +89,9 @@ def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = 
     )
     if settings.backend != "local":
         return request
-    return replace(request, extra={**request.extra, "grammar": _WORDS + (_CODE if code else "") + PART})
+    beginnings = " | ".join(f'"{word} "' for word in (*_BEGINNINGS, *(_BEHIND if code else ())))
+    grammar = f"root ::= ({beginnings}) part{{1,8}}{_CODE if code else ''}{PART}"
+    return replace(request, extra={**request.extra, "grammar": grammar})
 
 
 def read_task(text: str) -> tuple[str, str]:
