@@ -47,7 +47,8 @@ _LEAK = re.compile(
     r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
     r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
     r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#"
-    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b|\A(?:in )?the new task\b|\bnever seen the (?:old|piece)\b",
+    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b"
+    r"|\A(?:in )?the new task\b|\bnever seen the (?:old|piece)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 # The model speaks of itself or answers: no task begins so, or has such a paragraph.
