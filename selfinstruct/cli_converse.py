@@ -74,7 +74,8 @@ def converse(**flags: Any) -> None:
     """Lay similar rows one after another as conversations; which rows went where stands in OUT's run directory."""
     from itertools import chain
 
-    from selfinstruct.data.reading import read_examples, refuse_replacing
+    from selfinstruct.data.outputs import check_outputs, owned, refuse_replacing
+    from selfinstruct.data.reading import read_examples
     from selfinstruct.dataset import run_directory_of
     from selfinstruct.derive import conversation_files as core
 
@@ -83,7 +84,11 @@ def converse(**flags: Any) -> None:
         raise InputError("converse: name the rows to read")
     if output is None or output.suffix != ".json":
         raise InputError("converse: name the file to write with -o, ending in .json")
-    refuse_replacing([output], inputs)
+    record = run_directory_of(output) / "conversations.jsonl"
+    if flags["dry_run"]:
+        refuse_replacing([output], inputs)
+    else:
+        check_outputs(output, [record], inputs, "converse")
     examples: Iterable[Example] = chain.from_iterable(map(read_examples, inputs))
     if flags["turns"] is not None:
         made = _make_turns(flags)
@@ -105,8 +110,8 @@ def converse(**flags: Any) -> None:
     wishes = core.Wishes(
         **{name: flags[name] for name in LAYOUT if name != "output"}, seed=flags["seed"] or 0
     )
-    record = run_directory_of(output) / "conversations.jsonl"
-    summary = core.converse(examples, output, record, wishes, say)
+    with owned(output, "converse"):
+        summary = core.converse(examples, output, record, wishes, say)
     if quiet:
         from json import dumps
 

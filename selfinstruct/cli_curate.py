@@ -167,9 +167,11 @@ def _run(inputs: list[Path], steps: Any, output: Path, *, skip_bad: bool, as_jso
 
     from selfinstruct.data.curate import curate as run
     from selfinstruct.data.curate import dropped_of
-    from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples, refuse_replacing
+    from selfinstruct.data.outputs import check_outputs
+    from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples
 
-    refuse_replacing([output, dropped_of(output)], inputs)
+    beside = [dropped_of(output), *([bad_rows_of(output)] if skip_bad else [])]
+    check_outputs(output, beside, inputs, "curate")
     bad = BadRows(bad_rows_of(output)) if skip_bad else None
     try:
         with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:

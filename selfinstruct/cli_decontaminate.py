@@ -40,8 +40,8 @@ def decontaminate(
 
     from tqdm import tqdm
 
-    from selfinstruct.data.reading import refuse_replacing
-    from selfinstruct.dataset import run_directory_of, stream_dataset
+    from selfinstruct.data.outputs import check_outputs, owned
+    from selfinstruct.dataset import run_directory_of, stream_rows
     from selfinstruct.display import printable
     from selfinstruct.verify import decontamination as core
     from selfinstruct.verify.benchmarks import open_index
@@ -52,9 +52,9 @@ def decontaminate(
         raise InputError("decontaminate: the dataset to write with -o must end in .json")
     if output is not None:
         record = run_directory_of(output) / "contaminated.jsonl"
-        refuse_replacing([output, record], inputs)
+        check_outputs(output, [record], inputs, "decontaminate")
     index = open_index(against)
-    rows = chain.from_iterable(map(stream_dataset, inputs))
+    rows = chain.from_iterable(map(stream_rows, inputs))
     with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
 
         def progress(seen: int, dropped: int) -> None:
@@ -68,7 +68,8 @@ def decontaminate(
                 if found is not None:
                     typer.echo(core.line_of(number, row, found), nl=False)
         else:
-            summary = core.decontaminate(rows, index, output, record, progress)
+            with owned(output, "decontaminate"):
+                summary = core.decontaminate(rows, index, output, record, progress)
     written = {"output": str(output), "record": str(record)} if output else {}
     if log_format == "json":
         typer.echo(dumps({"benchmark_tasks": index.size} | summary.as_json() | written), err=True)

@@ -45,8 +45,8 @@ def dedup(
     from tqdm import tqdm
 
     from selfinstruct import dedup as core
-    from selfinstruct.data.reading import refuse_replacing
-    from selfinstruct.dataset import read_dataset, run_directory_of, stream_dataset
+    from selfinstruct.data.outputs import check_outputs, owned
+    from selfinstruct.dataset import run_directory_of, stream_rows
 
     if output is None or output.suffix != ".json":
         raise InputError("dedup: name the dataset to write with -o, ending in .json")
@@ -54,12 +54,15 @@ def dedup(
     if rethreshold:
         if inputs:
             raise InputError("dedup: --rethreshold works on OUT and its record alone; leave IN out")
-        summary = core.rethreshold(read_dataset(output), output, record, threshold)
+        check_outputs(output, [], [], "dedup")
+        rows = list(stream_rows(output))
+        with owned(output, "dedup"):
+            summary = core.rethreshold(rows, output, record, threshold)
     else:
         if not inputs:
             raise InputError("dedup: name at least one dataset to read")
-        refuse_replacing([output], inputs)
-        with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
+        check_outputs(output, [record], inputs, "dedup")
+        with owned(output, "dedup"), tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
 
             def progress(seen: int, dropped: int) -> None:
                 if seen - bar.n >= 1000:
@@ -67,7 +70,7 @@ def dedup(
                     bar.set_postfix_str(f"{dropped} dropped")
 
             summary = core.dedup(
-                chain.from_iterable(map(stream_dataset, inputs)),
+                chain.from_iterable(map(stream_rows, inputs)),
                 output,
                 record,
                 profile=profile,

@@ -67,7 +67,8 @@ def tokenize(
     from dataclasses import asdict
 
     from selfinstruct.data.chat_templates import find_template
-    from selfinstruct.data.reading import read_examples
+    from selfinstruct.data.outputs import refuse_replacing
+    from selfinstruct.data.reading import bad_rows_of, read_examples
     from selfinstruct.data.token_files import check_store, write_tokens
     from selfinstruct.data.tokens import Job, Shape, TokenCounts, encode, fit_template, load_vocabulary
     from selfinstruct.display import printable
@@ -77,6 +78,7 @@ def tokenize(
     fitted, counts.missing = fit_template(find_template(template), vocabulary)
     job = Job(vocabulary, fitted, Shape(max_tokens, pad, pack, seed), control)
     check_store(output, format_, job)
+    refuse_replacing([bad_rows_of(output)], [source], split)
     with open_bad_rows(output, skip_bad) as bad, open_bar() as progress:
 
         def refuse(example: Example, why: str) -> None:

@@ -14,11 +14,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Row
 from selfinstruct.store import disk_error, part_of, put_in_place, write_atomically
+
+if TYPE_CHECKING:
+    from selfinstruct.data.rows import Example
 
 FIELDS = ("instruction", "input", "output")
 SYSTEM = "system"  # the one further key that a row may have
@@ -106,13 +109,29 @@ def stream_dataset(path: Path) -> Iterator[Row]:
     Raises:
         InputError: it cannot be read, or a row is no single task; says where.
     """
+    for example in _tasks(path):
+        yield check_row(example.row(), f"{example.source}: row {example.number}")
+
+
+def stream_rows(path: Path) -> Iterator[dict[str, JSON]]:
+    """The same rows with all they came with behind the three texts; see `data.writing.row_of`.
+
+    Raises:
+        InputError: as `stream_dataset`.
+    """
+    from selfinstruct.data.writing import row_of
+
+    return map(row_of, _tasks(path))
+
+
+def _tasks(path: Path) -> Iterator[Example]:
     from selfinstruct.data.reading import read_examples
 
     for example in read_examples(path):
         if not example.is_task:
             what = "a text without a task" if example.is_document else "a conversation of several turns"
             raise InputError(f"{example.source}: row {example.number}: {what}, where single tasks are needed")
-        yield check_row(example.row(), f"{example.source}: row {example.number}")
+        yield example
 
 
 def stream_array(path: Path, file: BinaryIO) -> Iterator[JSON]:

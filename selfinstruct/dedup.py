@@ -15,12 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from selfinstruct.dataset import FIELDS, Layout
+from selfinstruct.data.writing import RowWriter
+from selfinstruct.dataset import FIELDS
 from selfinstruct.errors import InputError
 from selfinstruct.novelty import LANGUAGE_CAP, Duplicate, Likeness, decide, make
-from selfinstruct.records import JSON, Row
+from selfinstruct.records import JSON
 from selfinstruct.store import read_log, replacing
+from selfinstruct.vocabulary import find_language
 
+Row: TypeAlias = dict[
+    str, JSON
+]  # instruction, input and output are texts; the others come out as they went in
 Keep: TypeAlias = Literal["first", "longest"]
 _BATCH = 8192  # rows compared together
 SAME = "same words"  # the rule sees no difference at all
@@ -74,8 +79,8 @@ def dedup(
     of duplicates stays; that needs all of them in memory. Both files appear when all is done.
 
     Args:
-        rows: the dataset, instruction, input and output each; another key, `language`, may tell the
-            programming language.
+        rows: the dataset, instruction, input and output each; other keys stay as they are, and one of them,
+            `language`, may tell the programming language.
         output: the dataset to write, a JSON array.
         record: JSON lines: every row that is like an earlier one, dropped or not; a summary is the last.
         profile: `code` or `alpaca`.
@@ -141,7 +146,7 @@ def judge(
         start = len(rule)
         firsts = []  # for each row the number of the first one with the same words
         for number, row in batch:
-            task, language = (row["instruction"], row["input"], row["output"]), row.get("language")
+            task, language = (row["instruction"], row["input"], row["output"]), _language_of(row)
             first = _first_of(rule.reading(*task), language, number, seen)
             if first == number:
                 rule.add(*task, language)
@@ -157,6 +162,12 @@ def judge(
             if hit is not None:
                 dropped[number] = hit
             yield Verdict(number, row, alike, hit)
+
+
+def _language_of(row: Row) -> str | None:
+    """The programming language that a row tells; others mean the language of its words, or something else."""
+    told = row.get("language")
+    return find_language(told) if isinstance(told, str) else None
 
 
 def _first_of(reading: Hashable | None, language: str | None, number: int, seen: dict[bytes, int]) -> int:
@@ -226,11 +237,10 @@ def _write(
     verdicts: Iterable[Verdict], output: Path, record: Path, settings: Summary, progress: Progress | None
 ) -> Summary:
     """Write both files from verdicts in any order; rows that cannot be written yet wait in memory."""
-    layout = Layout()
     waiting: dict[int, Row | None] = {}
-    dropped = kept = written = 0
+    dropped = written = 0
     with replacing(output, record) as (dataset, log):
-        dataset.write(b"[")
+        writer = RowWriter(dataset, ".json")
         for seen, verdict in enumerate(verdicts, 1):
             dropped += verdict.dropped is not None
             waiting[verdict.number] = verdict.row if verdict.dropped is None else None
@@ -240,12 +250,11 @@ def _write(
                 row = waiting.pop(written)
                 written += 1
                 if row is not None:
-                    dataset.write((b",\n" if kept else b"\n") + layout.render(row).encode())
-                    kept += 1
+                    writer.write([row])
             if progress is not None:
                 progress(seen, dropped)
-        dataset.write(b"\n]\n")
-        summary = replace(settings, rows=written, kept=kept)
+        writer.finish()
+        summary = replace(settings, rows=written, kept=writer.count)
         log.write(json.dumps({"summary": asdict(summary)}).encode() + b"\n")
     return summary
 

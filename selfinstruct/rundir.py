@@ -15,6 +15,7 @@ from time import monotonic, time
 
 from selfinstruct import __version__
 from selfinstruct.batch_log import FILE as BATCHES
+from selfinstruct.data.outputs import refuse_shared
 from selfinstruct.dataset import DatasetFile, run_directory_of
 from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit, commit_of
@@ -45,6 +46,7 @@ class RunDirectory(ReplyLog):
     ) -> None:
         self._indices = indices
         self.path = run_directory_of(settings.output)
+        refuse_shared(settings.output)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -389,7 +389,7 @@ def test_every_row_is_kept_or_recoverable(
         assert all(reasons[tally.number, reason] == count for reason, count in tally.reasons.items())
     assert before == len(kept)
     left = {path.name for path in output.with_suffix(".run").iterdir()}
-    assert left == {"curate.json", "dropped.jsonl", "lock"}
+    assert left == {"curate.json", "dropped.jsonl", "lock", "owner.json"}
 
 
 def test_an_end_in_the_middle_leaves_the_old_files(tmp_path: Path) -> None:

@@ -204,6 +204,7 @@ def test_a_mix_holds_what_its_settings_say(three: Path) -> None:
         "dropped.jsonl",
         "lock",
         "manifest.json",
+        "owner.json",
     }
 
 

@@ -6,16 +6,16 @@ A file takes its place when it is whole, never before. What the rows are is the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from selfinstruct.data.reading import need_arrow
-from selfinstruct.data.writing import encode, laid_out
+from selfinstruct.data.writing import RowWriter
 from selfinstruct.records import JSON
-from selfinstruct.store import disk_error, part_of, put_in_place
+from selfinstruct.store import disk_error, part_of, replacing
 
 Rows = Iterable[dict[str, JSON]]
 GROUP_BYTES = 64 << 20  # text in a Parquet row group at most, more or less
@@ -27,36 +27,17 @@ _LISTS = {"history"}
 _TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 
 
-def write_array(path: Path, rows: Rows) -> None:
-    """A JSON array, laid out as code_alpaca's.
+def write_rows(path: Path, rows: Rows) -> None:
+    """A JSON array laid out as code_alpaca's, or JSON lines, as the name tells.
 
     Raises:
         InputError, StoppedEarly: the disk does not take it; what was there before still is.
     """
-
-    def write(file: BinaryIO) -> None:
-        between = b"[\n"
-        for row in rows:
-            file.write(between + laid_out(row).encode())
-            between = b",\n"
-        file.write(b"[\n]\n" if between == b"[\n" else b"\n]\n")
-
-    _draft(path, write)
-
-
-def write_lines(path: Path, rows: Rows) -> None:
-    """JSON lines.
-
-    Raises:
-        InputError, StoppedEarly: the disk does not take it; what was there before still is.
-    """
-
-    def write(file: BinaryIO) -> None:
-        batches = iter(rows)
-        while batch := list(islice(batches, _BATCH)):
-            file.write("".join([encode(row) + "\n" for row in batch]).encode())
-
-    _draft(path, write)
+    with replacing(path) as (file,):
+        writer, following = RowWriter(file, path.suffix), iter(rows)
+        while batch := list(islice(following, _BATCH)):
+            writer.write(batch)
+        writer.finish()
 
 
 def write_parquet(path: Path, rows: Rows, columns: Sequence[str]) -> None:
@@ -67,7 +48,8 @@ def write_parquet(path: Path, rows: Rows, columns: Sequence[str]) -> None:
         InputError, StoppedEarly: the disk does not take it; what was there before still is.
     """
     need_arrow(path)
-    _draft(path, lambda file: _fill_parquet(file, _groups(rows), columns))
+    with replacing(path) as (file,):
+        _fill_parquet(file, _groups(rows), columns)
 
 
 def write_shards(folder: Path, rows: Rows, columns: Sequence[str], split: str = "train") -> list[Path]:
@@ -159,18 +141,3 @@ def _groups(rows: Rows) -> Iterator[list[dict[str, JSON]]]:
 
 def _size(rows: Sequence[dict[str, JSON]]) -> int:
     return sum(len(value) if isinstance(value, str) else 200 for row in rows for value in row.values())
-
-
-def _draft(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Let the file grow under a hidden name, and take its place when it is whole."""
-    draft = part_of(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            write(file)
-            put_in_place(file, path)
-    except OSError as error:
-        raise disk_error(path, error) from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

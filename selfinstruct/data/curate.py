@@ -14,6 +14,7 @@ from pathlib import Path
 from time import process_time
 from typing import TypeAlias
 
+from selfinstruct.data.outputs import owned
 from selfinstruct.data.pipeline import Step
 from selfinstruct.data.rows import Example
 from selfinstruct.data.spool import Spool
@@ -22,7 +23,7 @@ from selfinstruct.data.whole_steps import Decide, make_decide
 from selfinstruct.data.writing import RowWriter, check_output, encode, row_of
 from selfinstruct.dataset import run_directory_of
 from selfinstruct.records import JSON, Rejection
-from selfinstruct.store import Lock, disk_error, replacing, write_atomically
+from selfinstruct.store import replacing, write_atomically
 
 BATCH = 1000  # rows that go through a step together
 _MARK = {"step", "kind", "reason", "evidence"}  # of a dropped row
@@ -195,18 +196,12 @@ def curate(
         progress: told now and then how many more rows were read.
 
     Raises:
-        InputError: a step lacks what it needs, or the output cannot be written.
+        InputError: a step lacks what it needs, or the output cannot be written or is another command's.
         LockedError: another run writes there.
     """
     check_output(output)
-    folder = run_directory_of(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(folder, error) from None
     report = Report(output, dropped_of(output))
-    lock = Lock(folder / "lock")
-    try:
+    with owned(output, "curate") as folder:
         pipeline = Pipeline(steps, folder)
         report.steps = pipeline.tallies
         with replacing(report.output, report.dropped) as (kept_file, dropped_file):
@@ -227,12 +222,10 @@ def curate(
             writer = RowWriter(kept_file, output.suffix)
             for batch in pipeline.run(counted(), drop):
                 began = process_time()
-                writer.write(batch)
+                writer.write(map(row_of, batch))
                 report.write_seconds += process_time() - began
             writer.finish()
             report.kept = writer.count
         told = {**report.as_json(), "settings": [step.model_dump(mode="json") for step in steps]}
         write_atomically(folder / "curate.json", json.dumps(told, indent=2).encode() + b"\n")
-    finally:
-        lock.release()
     return report

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from selfinstruct.data import templates
-from selfinstruct.data.containers import write_array, write_lines, write_parquet
-from selfinstruct.data.reading import BadRows, read_examples, refuse_replacing
+from selfinstruct.data.containers import write_parquet, write_rows
+from selfinstruct.data.outputs import refuse_owned, refuse_replacing
+from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples
 from selfinstruct.data.rows import Example, Form, FormError, check_whole, join
 from selfinstruct.data.templates import Control, Template, split_answer, text_of
+from selfinstruct.data.writing import row_of
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
 
@@ -113,15 +115,16 @@ def check_plan(plan: Plan) -> None:
     """Refuse what does not go together, before a row is read.
 
     Raises:
-        InputError: the suffix is not the format's; the format has no place for a template; the output is there, or is
-            what is read.
+        InputError: the suffix is not the format's; the format has no place for a template; the output is there, is
+            what is read, or is another command's.
     """
     suffixes = SUFFIXES.get(plan.format, ())
     if suffixes and plan.output.suffix not in suffixes:
         raise InputError(
             f"{plan.output}: the format {plan.format} is written to a file ending in {' or '.join(suffixes)}"
         )
-    refuse_replacing([plan.output], [plan.source], plan.split)
+    refuse_replacing([plan.output, bad_rows_of(plan.output)], [plan.source], plan.split)
+    refuse_owned(plan.output, "export")
     name = plan.template.name if plan.template else None
     if name is not None and plan.format in {"openai", "sharegpt"}:
         raise InputError(
@@ -158,8 +161,7 @@ def export(plan: Plan, bad: BadRows | None = None, progress: Progress = lambda _
     if plan.output.suffix == ".parquet":
         write_parquet(plan.output, records(plan, counts, bad, progress), columns_of(plan))
     else:
-        write = write_array if plan.output.suffix == ".json" else write_lines
-        write(plan.output, records(plan, counts, bad, progress))
+        write_rows(plan.output, records(plan, counts, bad, progress))
     return counts
 
 
@@ -225,7 +227,7 @@ def _plain_maker(plan: Plan) -> Callable[[Example], Record]:
     if plan.format == "prompt-completion":
         return _prompt_completion
     if plan.format == "jsonl":
-        return _line_with_extra if plan.extra else Example.row
+        return row_of if plan.extra else Example.row
     return _row_of
 
 
@@ -233,12 +235,6 @@ def _row_of(example: Example) -> Record:
     if not (example.is_dialogue or example.is_document):
         raise FormError("no dialogue of user and assistant; the format openai has a place for it")
     return example.row()
-
-
-def _line_with_extra(example: Example) -> Record:
-    row = example.row()
-    score = {} if example.score is None else {"score": example.score}
-    return {**row, **score, **{name: value for name, value in example.extra.items() if name not in row}}
 
 
 def _openai(example: Example) -> Record:

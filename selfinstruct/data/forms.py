@@ -30,6 +30,7 @@ INPUTS = ("input", "context")
 ANSWERS = ("output", "response", "completion", "answer", "solution")
 SYSTEMS = ("system", "system_prompt")
 TURNS = ("conversations", "conversation", "items")
+_MAY_BE_EMPTY = {*SYSTEMS, "history"}
 
 
 def example_of(value: JSON, form: Form | None = None) -> Example:
@@ -91,13 +92,13 @@ def _first(row: dict[str, JSON], names: Iterable[str]) -> str | None:
 
 
 def _rest(row: dict[str, JSON], used: Iterable[str | None]) -> tuple[float | None, dict[str, JSON]]:
-    """The score and the other fields."""
-    taken = {*used, "score"}
-    extra = {name: value for name, value in row.items() if name not in taken and value is not None}
+    """The score, and the other fields as they are: what an example cannot hold (an empty system message) among them."""
+    taken = {name for name in used if name not in _MAY_BE_EMPTY or row.get(name)}
     score = row.get("score")
-    if score is None or score == "":  # a table's empty cell
-        return None, extra
-    return number_of(score, "score"), extra
+    if type(score) in {int, float}:
+        taken.add("score")
+    extra = {name: value for name, value in row.items() if name not in taken}
+    return None if score is None or score == "" else number_of(score, "score"), extra
 
 
 def _alpaca(row: dict[str, JSON]) -> Example:

@@ -31,17 +31,17 @@ from selfinstruct.data.curate import (
 )
 from selfinstruct.data.mix_plan import Ints, Share, TooFew, Wish, share_out, shuffled
 from selfinstruct.data.mix_settings import Mix, Source
+from selfinstruct.data.outputs import check_outputs, owned
 from selfinstruct.data.parts import CHARACTERS_A_TOKEN, compared, count_characters, texts_of, token_counter
 from selfinstruct.data.pipeline import ExactDuplicates
-from selfinstruct.data.reading import BadRows, digest_of, files_of, read_examples, refuse_replacing
+from selfinstruct.data.reading import BadRows, digest_of, files_of, read_examples
 from selfinstruct.data.rows import Example, Message
 from selfinstruct.data.spool import Spool
 from selfinstruct.data.steps import make_judge
-from selfinstruct.data.writing import RowWriter, check_output, encode
-from selfinstruct.dataset import run_directory_of
+from selfinstruct.data.writing import RowWriter, check_output, encode, row_of
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Rejection
-from selfinstruct.store import Lock, disk_error, replacing, write_atomically
+from selfinstruct.store import replacing, write_atomically
 
 Budget: TypeAlias = dict[str, int]  # rows, characters, tokens
 _Count: TypeAlias = Callable[[Sequence[Example]], list[tuple[int, int]]]  # characters and tokens of each
@@ -97,7 +97,8 @@ def mix(
         progress: told now and then how many more rows were read or written.
 
     Raises:
-        InputError: a source cannot be read, or has fewer rows than is asked of it.
+        InputError: a source cannot be read, or has fewer rows than is asked of it; or the output is another
+            command's.
         LockedError: another run writes there.
     """
     check_output(output)
@@ -107,18 +108,14 @@ def mix(
                 raise InputError(
                     f"{path}: no such file; source {source.name} needs it (--source {source.name}=PATH)"
                 )
-    folder = run_directory_of(output)
     held_out = any(source.validation for source in settings.sources)
     validation = output.with_suffix(f".validation{output.suffix}") if held_out else None
     outputs = [output, dropped_of(output), *([validation] if validation else [])]
+    beside = [*outputs[1:], *([bad.path] if bad else [])]
     for source in settings.sources:
-        refuse_replacing(outputs, source.path, source.split)
+        check_outputs(output, beside, source.path, "mix", source.split)
     with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(folder, error) from None
-        stack.callback(Lock(folder / "lock").release)
+        folder = stack.enter_context(owned(output, "mix"))
         out, dropped, *rest = stack.enter_context(replacing(*outputs))
         clock = [process_time()]
         sources = _gather(settings, folder, dropped, stack, bad, progress)
@@ -285,7 +282,7 @@ def _write(
         owners = which[start : start + BATCH].tolist()
         places = where[start : start + BATCH].tolist()
         batch = [sources[owner].spool[place] for owner, place in zip(owners, places, strict=True)]
-        writer.write(batch)
+        writer.write(map(row_of, batch))
         for owner, (characters, tokens) in zip(owners, count(batch), strict=True):
             budgets[owner]["characters"] += characters
             budgets[owner]["tokens"] += tokens

@@ -10,7 +10,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Generator, Iterable, Iterator
@@ -314,18 +313,6 @@ def files_of(path: Path, split: str | None = None) -> list[Path]:
             f"{path}: has no split {wanted!r}; name one of {', '.join(sorted(splits))} with --split"
         )
     return splits[wanted]
-
-
-def refuse_replacing(outputs: Iterable[Path], inputs: Iterable[Path], split: str | None = None) -> None:
-    """Refuse outputs that would take the place of what is read: what is dropped then would be gone for good.
-
-    Raises:
-        InputError: an output is a file of an input, by whatever name or link.
-    """
-    written = {os.path.realpath(path): path for path in outputs}
-    for file in chain.from_iterable(files_of(path, split) for path in inputs):
-        if (output := written.get(os.path.realpath(file))) is not None:
-            raise InputError(f"{output}: would take the place of what is read; choose another -o")
 
 
 def digest_of(file: Path) -> str:

@@ -184,7 +184,7 @@ def check_whole(text: str, name: str) -> None:
 
 
 def number_of(value: JSON, name: str) -> float:
-    """A number of a field, also where a table has it as text.
+    """A number of a field, also where a table has it as text; a whole one stays whole.
 
     Raises:
         FormError: it is none, or not finite.
@@ -195,4 +195,4 @@ def number_of(value: JSON, name: str) -> float:
         number = float("nan")
     if isinstance(value, bool) or number - number != 0:
         raise FormError(f"the field {name!r} is no number")
-    return number
+    return value if isinstance(value, int) else number

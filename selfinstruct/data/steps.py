@@ -106,8 +106,8 @@ def _match(step: Match) -> Judge:
 
     def text_of(example: Example) -> str:
         if other is not None:
-            value = example.extra.get(other, "")
-            return value if isinstance(value, str) else json.dumps(value)
+            value = example.extra.get(other)
+            return value if isinstance(value, str) else "" if value is None else json.dumps(value)
         return "\n".join(texts_of(example, cast("Part", step.field)))
 
     def judge(example: Example) -> Rejection | None:

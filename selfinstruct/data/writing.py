@@ -1,4 +1,4 @@
-"""Writes examples as rows of a JSON array or of JSON lines, so that `reading` gives the same examples back.
+"""Writes rows, dicts of JSON values, as a JSON array or as JSON lines; an example so that `reading` gives it back.
 
 For the forms of others there is `export`.
 """
@@ -44,11 +44,13 @@ def laid_out(row: dict[str, JSON]) -> str:
 
 
 def row_of(example: Example) -> dict[str, JSON]:
-    """A row with all it came with: what `Example.row` gives, the score, the other fields."""
+    """A row with all it came with: what `Example.row` gives, the score, the other fields as they were."""
     row = example.row()
-    if example.score is not None:
+    if example.score is not None and "score" not in example.extra:
         row["score"] = example.score
-    return {**example.extra, **row} if example.extra else row
+    for name, value in example.extra.items():
+        row.setdefault(name, value)
+    return row
 
 
 def check_output(path: Path) -> None:
@@ -74,11 +76,10 @@ class RowWriter:
         self._file = file
         self._array = suffix == ".json"
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """Add rows."""
+    def write(self, rows: Iterable[dict[str, JSON]]) -> None:
+        """Add rows; they are encoded together, so some at a time."""
         texts = []
-        for example in examples:
-            row = row_of(example)
+        for row in rows:
             if self._array:
                 texts.append(f"{',' if self.count else ''}\n{laid_out(row)}")
             else:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from selfinstruct import display
 from selfinstruct.calls import Calls
-from selfinstruct.data.reading import refuse_replacing
-from selfinstruct.dataset import dataset_of, run_directory_of, stream_dataset
+from selfinstruct.data.outputs import check_outputs, held, owned
+from selfinstruct.dataset import dataset_of, run_directory_of, stream_rows
 from selfinstruct.errors import InputError, StoppedEarly
 from selfinstruct.prices import find_price
 from selfinstruct.records import Reply, Request
@@ -28,7 +28,6 @@ from selfinstruct.reply_log import ReplyLog
 from selfinstruct.seams import Complete
 from selfinstruct.session import limits_of, open_backend
 from selfinstruct.settings import make_run_settings
-from selfinstruct.store import Lock, disk_error
 from selfinstruct.talk import Talk, warnings_told
 from selfinstruct.verify.loop import Verification, find_sandbox, runs_code
 from selfinstruct.verify.rows import Summary, VerifySettings, verdicts_of, verify_rows
@@ -53,7 +52,7 @@ def verify(flags: dict[str, Any], *, as_json: bool) -> None:
     if output is not None and output.suffix != ".json":
         raise InputError("verify: the dataset to write with -o must end in .json")
     if output is not None:
-        refuse_replacing([output], [dataset])
+        check_outputs(output, [], [dataset], "verify")
     folder = run_directory_of(output) if output else verdict_folder(dataset)
     flags["verify"] = flags.pop("level")
     settings = make_run_settings(VerifySettings, {**flags, "output": dataset_of(folder)})
@@ -85,13 +84,9 @@ def _verify(
     talk: Talk,
     opened: ExitStack,
 ) -> Summary:
-    rows = stream_dataset(dataset)
+    rows = stream_rows(dataset)
     sandbox = find_sandbox(settings) if runs_code(settings) else None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(folder, error) from None
-    opened.callback(Lock(folder / "lock").release)
+    opened.enter_context(owned(output, "verify") if output else held(folder))
     # What was not to be told then may be by now: a toolchain has been installed.
     verdicts = VerdictLog(folder / VERDICTS, again={"unavailable"}, anywhere=True)
     opened.callback(verdicts.close)

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from selfinstruct.dataset import Layout
-from selfinstruct.records import JSON, Row
+from selfinstruct.data.writing import RowWriter
+from selfinstruct.dataset import FIELDS, SYSTEM
+from selfinstruct.records import JSON
 from selfinstruct.store import replacing
 from selfinstruct.verify.overlap import Index, Overlap
 
+Row: TypeAlias = dict[str, JSON]  # its texts are looked at; other keys come out as they went in
 Progress: TypeAlias = Callable[[int, int], None]  # rows seen, rows dropped
 
 
@@ -49,7 +51,8 @@ def judge(
 ) -> Iterator[tuple[int, Row, Overlap | None]]:
     """Each row with its number and what it overlaps with, counted in `summary`."""
     for number, row in enumerate(rows):
-        found = index.find(list(row.items()))
+        texts = [(name, row.get(name)) for name in (*FIELDS, SYSTEM)]
+        found = index.find([(name, text) for name, text in texts if isinstance(text, str)])
         summary.rows += 1
         if found is not None:
             summary.tasks[found.task] += 1
@@ -75,16 +78,15 @@ def decontaminate(
     Raises:
         InputError, DiskFull: a file cannot be written; nothing has changed.
     """
-    layout, summary, kept = Layout(), Summary(), 0
+    summary = Summary()
     with replacing(output, record) as (dataset, log):
-        dataset.write(b"[")
+        writer = RowWriter(dataset, ".json")
         for number, row, found in judge(rows, index, summary, progress):
             if found is None:
-                dataset.write((b",\n" if kept else b"\n") + layout.render(row).encode())
-                kept += 1
+                writer.write([row])
             else:
                 log.write(line_of(number, row, found))
-        dataset.write(b"\n]\n")
+        writer.finish()
         log.write(json.dumps({"summary": summary.as_json()}).encode() + b"\n")
     return summary
 

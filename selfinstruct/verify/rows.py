@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
-from selfinstruct.dataset import Layout
+from selfinstruct.data.writing import RowWriter
 from selfinstruct.errors import InputError
-from selfinstruct.records import JSON, Candidate, Rejection, Row, Seed
+from selfinstruct.records import JSON, Candidate, Rejection, Seed
 from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import RunSettings
 from selfinstruct.store import replacing
@@ -24,6 +24,9 @@ from selfinstruct.verify.verdict import Verdict, rejection_of
 
 AHEAD = 4  # rows under way for each thread, so that a slow one does not stop the others
 NO_CODE = "no code"
+Row: TypeAlias = dict[
+    str, JSON
+]  # instruction, input and output are texts; the others come out as they went in
 Progress: TypeAlias = Callable[[int, int], None]  # rows seen, rows that failed
 
 
@@ -139,7 +142,7 @@ def verify_rows(
         InputError: with `required`, a toolchain is missing; or the file cannot be written.
         DiskFull: there is no room for it.
     """
-    summary, layout = Summary(), Layout()
+    summary = Summary()
 
     def kept() -> Iterator[Row]:
         for row, verdict in found:
@@ -159,8 +162,8 @@ def verify_rows(
         deque(kept(), maxlen=0)
         return summary
     with replacing(output) as (file,):
-        file.write(b"[")
-        for number, row in enumerate(kept()):
-            file.write((b",\n" if number else b"\n") + layout.render(row).encode())
-        file.write(b"\n]\n")
+        writer = RowWriter(file, ".json")
+        for row in kept():
+            writer.write([row])
+        writer.finish()
     return summary
