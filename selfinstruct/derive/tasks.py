@@ -58,7 +58,7 @@ _CHATTER = re.compile(
     r"|^here(?:['\u2019]s| is) (?:a|an|the|your|one) (?:\w+ )?"
     r"(?:answer|solution|response|implementation)\b"
     r"|^this (?:function|code|program|script|query|class|solution|implementation) (?:works by|first)\b"
-    r"|\bhere(?:['\u2019]s| is) (?:how|(?:an?|the) (?:\w+ ){0,2}implementation|an example in \w+ using)\b"
+    r"|\bhere(?:['\u2019]s| is) (?:how|(?:an?|the) (?:\w+ ){0,2}implementation|an example (?:of how|in \w+ using))\b"
     r"|\byou can (?:implement|solve|use) (?:this|the) (?:task|problem|following)\b"
     r"|^[\s#*_]{0,9}(?:solution|implementation|answer)[\s#*_]{0,9}:",
     re.IGNORECASE | re.MULTILINE,
@@ -91,7 +91,7 @@ def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = 
     if settings.backend != "local":
         return request
     beginnings = " | ".join(f'"{word} "' for word in (*_BEGINNINGS, *(_BEHIND if code else ())))
-    grammar = f"root ::= ({beginnings}) part{{1,8}}{_CODE if code else ''}{PART}"
+    grammar = f"root ::= ({beginnings}) part{{1,5}}{_CODE if code else ''}{PART}"
     return replace(request, extra={**request.extra, "grammar": grammar})
 
 
