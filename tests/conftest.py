@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from selfinstruct.cli import main
+
+# No test is timed, and an example that takes long on a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell starts background jobs with Ctrl-C ignored, and processes started by the tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
