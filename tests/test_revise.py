@@ -26,6 +26,7 @@ from selfinstruct.derive.revise import (
     layout,
     refuse,
     revise,
+    shape_of,
 )
 from selfinstruct.derive.worklist import WorkList
 from selfinstruct.records import Candidate, Source
@@ -378,3 +379,20 @@ def test_code_is_broken_first_and_the_critique_has_to_find_it() -> None:
     assert reason(run(Script(), source, Pool(GOOD), break_code=True)) == ("original_fails", "original")
     nothing = replace(SOURCE, output="```python\nx = 'a'\n```")
     assert reason(run(Script(), nothing, break_code=True)) == ("not_breakable", "original")
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other", "same"),
+    [
+        ("c", "int f(int a,int b)\n{ return a; }", "int f(int a, int b) {\n    return a;\n}", True),
+        ("c", "int f(int a)", "int f(int *a)", False),
+        ("python", "if a:\n  b\n  c", "if a:\n    b\n\n    c\n", True),
+        ("python", "if a:\n    b\n    c", "if a:\n    b\nc", False),
+        ("yaml", "a:\n  b: 1", "a:\nb: 1", False),
+        (None, "a b", "ab", False),
+    ],
+)
+def test_white_space_is_no_change_unless_it_nests(
+    language: str | None, one: str, other: str, same: bool
+) -> None:
+    assert (shape_of(one, language) == shape_of(other, language)) is same

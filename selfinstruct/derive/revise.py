@@ -36,9 +36,11 @@ SUMMARY: Final = (
 )
 _SLOT = re.compile(r"\{(ORIGINAL|CRITIQUE|REVISED)\}")
 _WORDS_TOKENS = 400  # of a critique or a summary
-# The embedded engine ends with a sentence where it would go on for long.
-PART: Final = "\npart ::= [^\\n\\r.?!]{1,250} [.?!]+"
-_SENTENCES: Final = r'root ::= part ("\n"{0,2} part){0,11}' + PART
+# The embedded engine ends with a sentence where it would go on for long, and not behind the number of a further point.
+PARTS: Final = "\npart ::= [^\\n\\r.?!]{1,250} [.?!]+\nlast ::= [^\\n\\r.?!]{15,250} [.?!]+"
+_SENTENCES: Final = r'root ::= (part "\n"{0,2}){0,11} last' + PARTS
+_INDENTED = frozenset({"python", "yaml", "haskell", "make"})  # languages whose nesting is white space
+_SIGN = re.compile(r"\w+|[^\w\s]")
 _CODE_TEMPERATURE = 0.3  # a revision shall be right rather than surprising
 
 
@@ -148,11 +150,20 @@ def _revised(source: Source, original: str, answer: str, language: str | None, v
     found = _program(source, answer, language)
     if found is None or not found.text.strip():
         raise _GivenUp("no_code", "revision", answer)
-    if found.text.split() == original.split():
+    if shape_of(found.text, language) == shape_of(original, language):
         raise _GivenUp("unchanged", "revision", answer)
     if (rejection := view.verify(_answer(source, found.text, language))) is not None:
         raise _GivenUp(rejection.reason, "revision", answer, rejection.evidence)
     return found.text
+
+
+def shape_of(code: str, language: str | None) -> list[tuple[int | str, ...]]:
+    """What code says whatever its white space: its words and signs, and how its lines are nested where that counts."""
+    lines = [(len(line) - len(line.lstrip()), line) for line in code.expandtabs().split("\n") if line.strip()]
+    if language not in _INDENTED:
+        return [tuple(_SIGN.findall(code))]
+    depths = {width: depth for depth, width in enumerate(sorted({width for width, _ in lines}))}
+    return [(depths[width], *_SIGN.findall(line)) for width, line in lines]
 
 
 def _answer(source: Source, code: str, language: str | None) -> Candidate:

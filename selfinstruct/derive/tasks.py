@@ -9,7 +9,7 @@ from typing import Final
 from rapidfuzz.distance import Indel
 
 from selfinstruct import filters, parsing
-from selfinstruct.derive.revise import PART, fenced
+from selfinstruct.derive.revise import PARTS, fenced
 from selfinstruct.recipes import ask, is_cut
 from selfinstruct.records import Candidate, Choice, Rejection, Request
 from selfinstruct.seams import Complete
@@ -47,7 +47,7 @@ _LEAK = re.compile(
     r"\b(?:rewritten|evolved|harder|original|above) (?:prompts?|instructions?|tasks?)\b"
     r"|\bthe new task (?:must|should|is)\b|\b(?:new|harder|modified) version of the (?:\w+ )?task\b"
     r"|\b(?:snippet|piece) (?:above|shown)\b|\binspired by the\b|#(?:given|rewritten|created) prompt#"
-    r"|\bnames that only this project\b|^old task:|\bre(?:write|phrase) the task\b"
+    r"|\bnames that only this project\b|^old task:|\ban old task\b|\bre(?:write|phrase) the task\b"
     r"|\A(?:in )?the new task\b|\bnever seen the (?:old|piece)\b",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -91,7 +91,7 @@ def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = 
     if settings.backend != "local":
         return request
     beginnings = " | ".join(f'"{word} "' for word in (*_BEGINNINGS, *(_BEHIND if code else ())))
-    grammar = f"root ::= ({beginnings}) part{{1,5}}{_CODE if code else ''}{PART}"
+    grammar = f"root ::= ({beginnings}) part{{0,4}} last{_CODE if code else ''}{PARTS}"
     return replace(request, extra={**request.extra, "grammar": grammar})
 
 
