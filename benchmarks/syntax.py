@@ -23,6 +23,8 @@ from time import process_time
 from selfinstruct.records import Candidate
 from selfinstruct.seeds import load
 from selfinstruct.verify.code import find_code
+from selfinstruct.verify.guess import rank_languages
+from selfinstruct.verify.mentions import read_wish
 from selfinstruct.verify.syntax import can_check, check_syntax, syntax_problem, syntax_verdict
 from selfinstruct.vocabulary import LANGUAGES
 
@@ -58,10 +60,8 @@ def cost(path: Path) -> None:
 
 def clear_caches() -> None:
     """A candidate is seen once in a run; the look-ups kept for its later steps must not help the next round."""
-    from selfinstruct.verify import guess, mentions
-
-    guess.rank_languages.cache_clear()
-    mentions.read_wish.cache_clear()
+    for kept in (find_code, rank_languages, read_wish):
+        kept.cache_clear()
 
 
 def percentile(values: list[float], share: float) -> float:
