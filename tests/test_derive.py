@@ -11,6 +11,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from stub_server import Asked, StubServer
 
 import selfinstruct
 from selfinstruct import batch, commands, prompt_files, weights
+from selfinstruct.derive.worklist import _digest
 from selfinstruct.novelty import ExactNovelty
 from selfinstruct.prompt_files import prompt_text
-from selfinstruct.records import Candidate, row_id
+from selfinstruct.records import Candidate, Source, row_id
 
 Cli = Callable[..., Ended]
 REPOSITORY = Path(selfinstruct.__file__).parents[1]
@@ -60,6 +62,15 @@ def replies(inputs: Path, tmp_path: Path) -> Path:
             for step, text in enumerate((f"It lacks {k}.", code, f"It lacked {k}.")):
                 out.write(json.dumps({"key": f"{k}.{step}", "text": text}) + "\n")
     return path
+
+
+def test_the_hash_of_the_inputs_is_that_of_runs_that_are_there() -> None:
+    row = Source("1", "Do it.", "x = 1", "print(x)", "Be brief.", "a.json row 0")
+    code = Source("2", output="int x;\u00e9\udc80", origin="src/a.c", licence="MIT", language="c")
+    assert _digest([row, code]) == "8fd157dbe0289a21"
+    assert _digest([row, replace(code, id="3", origin="elsewhere/a.c")]) == "8fd157dbe0289a21"
+    for change in ({"output": "int y;"}, {"licence": None}, {"language": "cpp"}):
+        assert _digest([row, replace(code, **change)]) != "8fd157dbe0289a21"
 
 
 def revise(cli: Cli, inputs: Path, replies: Path, output: Path, *words: object) -> Ended:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -168,11 +168,15 @@ def _prefix(job: str) -> str:
     return job.replace("-", "_") + "_"
 
 
+# What makes a source what it is, in the order in which runs that are there have hashed it. Neither its name, which
+# follows from its texts, nor the place where it stood: a folder may be moved.
+_DIGESTED = ("instruction", "input", "output", "system", "licence", "language")
+
+
 def _digest(sources: Sequence[Source]) -> str:
-    """A hash of all inputs in their order; where they stood does not count, so a folder may be moved."""
+    """A hash of all inputs in their order."""
     total = hashlib.sha256()
     for source in sources:
-        _, *texts = astuple(source)
-        del texts[4]
+        texts = [getattr(source, name) for name in _DIGESTED]
         total.update(repr(texts).encode("utf-8", "surrogatepass"))
     return total.hexdigest()[:16]
