@@ -29,7 +29,8 @@ PURE = {
     "rouge_index", "rouge_postings", "sampling", "seams", "verify.code", "verify.fences", "verify.syntax", "vocabulary",
     "verify.stubs", "verify.verdict", "verify.normal_forms", "verify.overlap", "derive.conversations", "derive.flaws",
     "verify.lacking", "verify.syscalls",
-    "verify.formats", "verify.grammars", "verify.guess", "verify.literals", "verify.marks", "verify.mentions", "verify.passages",
+    "verify.formats", "verify.grammars", "verify.guess", "verify.literals", "verify.marks", "verify.mentions",
+    "verify.passages",
 }  # fmt: skip
 PURE_IMPORTS = {
     "__future__", "array", "ast", "bisect", "builtins", "collections", "contextlib", "dataclasses",

@@ -14,7 +14,7 @@ import pytest
 from conftest import Ended
 from kill_harness import command
 
-from selfinstruct.verify import run
+from selfinstruct.verify import loop, run
 from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
 from selfinstruct.verify.toolchains import find_toolchain
 
@@ -92,21 +92,59 @@ def test_every_row_gets_its_verdict(cli: Cli, dataset: Path, tmp_path: Path) -> 
 def test_only_what_could_not_be_told_is_tried_again(
     cli: Cli, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        run, "find_toolchain", lambda box, name: None if name == "bash" else find_toolchain(box, name)
-    )
+    without(monkeypatch, "bash")
     first = cli("verify", dataset, "--json")
     assert json.loads(first.out)["languages"]["bash"] == {"unavailable": 1}
-    required = cli("verify", dataset, "--require-verification", "-o", dataset.with_name("out.json"))
-    assert required.status == 2
-    assert "no toolchain that works in the sandbox for bash" in required.err
-    assert not dataset.with_name("out.json").exists()
     monkeypatch.undo()
     before = len(verdicts(dataset.with_suffix(".run")))
     monkeypatch.setattr("selfinstruct.verify.verifier.run_program", _only("bash"))
     again = cli("verify", dataset, "--json")
     assert json.loads(again.out)["languages"]["bash"] == {"passed": 1}
     assert len(verdicts(dataset.with_suffix(".run"))) == before + 2  # bash, and Kotlin as ever
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """As if these languages had no toolchain here."""
+    for module in (loop, run):
+        monkeypatch.setattr(
+            module, "find_toolchain", lambda box, name: None if name in missing else find_toolchain(box, name)
+        )
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "words", [("verify",), ("respond",), ("revise",), ("evolve",), ("from-code",)], ids=" ".join
+)
+def test_toolchains_that_rows_need_are_missed_at_the_start(
+    cli: Cli, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.sh").write_text("greet() {\n  name=$1\n  echo $name\n  echo $((6 * 7))\n}\n")
+    (tmp_path / "code" / "b.lua").write_text("function f(x)\n  local y = x\n  y = y + 1\n  return y\nend\n")
+    (tmp_path / "code" / "c.kt").write_text("fun f(x: Int): Int {\n  val y = x\n  val z = y\n  return z\n}\n")
+    rows = [
+        *ROWS,
+        row("puts 1\nputs [2, 3].sum", "Write it in Ruby."),
+        row("", "Write a program in Lua that greets."),
+        row("", "Explain how a loop of Perl ends."),
+    ]
+    dataset.write_text(json.dumps(rows))
+    without(monkeypatch, "bash", "lua", "perl", "rust")
+    output = tmp_path / "out.json"
+    asking = ("--backend", "replay", "--model", tmp_path / "replies.jsonl", "--verify", "run")
+    (tmp_path / "replies.jsonl").write_text('{"key": "0.0", "text": "No."}\n')
+    given = tmp_path / "code" if words == ("from-code",) else dataset
+    more = () if words == ("verify",) else asking
+    ended = cli(*words, given, "-o", output, *more, "--require-verification")
+    assert ended.status == 2, ended.err
+    lacking = "bash" if words == ("verify",) else "bash, lua"
+    assert f"no toolchain that works in the sandbox for {lacking}; install it" in ended.err
+    assert ended.err.count("\n") == 1
+    assert not output.exists()
+    assert not (output.with_suffix(".run") / "verdicts.jsonl").exists()
+    if words != ("verify",):
+        assert (output.with_suffix(".run") / "journal.jsonl").read_text() == ""
+        assert cli(*words, given, "-o", tmp_path / "other.json", *more).status != 2
 
 
 def _only(language: str) -> Callable[..., Any]:

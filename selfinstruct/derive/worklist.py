@@ -27,6 +27,8 @@ from selfinstruct.rules import benchmarks_digest, make_rules
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.session import Work
 from selfinstruct.settings import SHAPING_ALL, RunSettings, default
+from selfinstruct.verify.loop import runs_code
+from selfinstruct.verify.verifier import language_to_run
 
 S = TypeVar("S", bound="DeriveSettings")
 
@@ -160,8 +162,20 @@ def open_work(settings: RunSettings) -> Work:
         indices=len(sources),
         samples=job.samples,
         checked=job.checked,
-        languages=frozenset(source.language for source in sources if source.language),
+        languages=_languages(settings, sources),
     )
+
+
+def _languages(settings: RunSettings, sources: Sequence[Source]) -> frozenset[str]:
+    """The languages that programs will be in, where that has to be known: to find the code of rows takes time."""
+    if not (settings.require_verification and runs_code(settings)):
+        return frozenset()
+    named = (
+        source.language
+        or language_to_run(Candidate(source.instruction, source.input, source.output), anew=True)
+        for source in sources
+    )
+    return frozenset(language for language in named if language)
 
 
 def _prefix(job: str) -> str:

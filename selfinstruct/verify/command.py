@@ -30,11 +30,11 @@ from selfinstruct.session import limits_of, open_backend
 from selfinstruct.settings import make_run_settings
 from selfinstruct.talk import Talk, warnings_told
 from selfinstruct.verify.loop import Verification, find_sandbox, runs_code
-from selfinstruct.verify.rows import Summary, VerifySettings, verdicts_of, verify_rows
+from selfinstruct.verify.rows import Summary, VerifySettings, candidate_of, verdicts_of, verify_rows
 from selfinstruct.verify.sandbox import SandboxName, open_sandbox
 from selfinstruct.verify.toolchains import toolchains
 from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog, verdict_folder
-from selfinstruct.verify.verifier import Verifier
+from selfinstruct.verify.verifier import Verifier, language_to_run
 
 PREFIX = "verify-"  # of the logs of requests: a run of `generate` may have its own in the same folder
 STATUSES = ("passed", "failed", "unavailable", "skipped")
@@ -85,7 +85,8 @@ def _verify(
     opened: ExitStack,
 ) -> Summary:
     rows = stream_rows(dataset)
-    sandbox = find_sandbox(settings) if runs_code(settings) else None
+    languages = (language_to_run(candidate_of(row)) for row in stream_rows(dataset))
+    sandbox = find_sandbox(settings, languages) if runs_code(settings) else None
     opened.enter_context(owned(output, "verify") if output else held(folder))
     # What was not to be told then may be by now: a toolchain has been installed.
     verdicts = VerdictLog(folder / VERDICTS, again={"unavailable"}, anywhere=True)

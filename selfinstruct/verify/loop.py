@@ -20,10 +20,12 @@ from selfinstruct.errors import InputError, RequestRefused
 from selfinstruct.records import JSON, Candidate, Rejection, Reply, Request, Seed
 from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import RunSettings
+from selfinstruct.verify.programs import RUNNABLE
 from selfinstruct.verify.repair import read_repair, repair_request
 from selfinstruct.verify.sandbox import Sandbox, SandboxUnavailable, open_sandbox
 from selfinstruct.verify.selftests import find_subject, read_tests, request_tests
 from selfinstruct.verify.syntax import syntax_verdict
+from selfinstruct.verify.toolchains import find_toolchain
 from selfinstruct.verify.verdict import TESTS_ARE_BAD, Level, Status, Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VERDICTS, VerdictLog
 from selfinstruct.verify.verifier import Verifier, find, find_tested
@@ -75,9 +77,7 @@ def open_verification(
     if not verifies_late(settings):
         yield None
         return
-    sandbox = find_sandbox(settings) if runs_code(settings) else None
-    if sandbox is not None and settings.require_verification:
-        look_for_toolchains(sandbox, languages)
+    sandbox = find_sandbox(settings, languages) if runs_code(settings) else None
     verdicts = VerdictLog(run / VERDICTS, first)
     try:
         yield Verification(settings, Verifier(sandbox), verdicts)
@@ -85,11 +85,15 @@ def open_verification(
         verdicts.close()
 
 
-def find_sandbox(settings: RunSettings) -> Sandbox | None:
+def find_sandbox(settings: RunSettings, languages: Iterable[str | None]) -> Sandbox | None:
     """The sandbox, or None with a warning where there is none.
 
+    Args:
+        settings: with `--require-verification` nothing may be missing.
+        languages: that programs will be in, as far as is known; looked at only if nothing may be missing.
+
     Raises:
-        InputError: there is none, and `--require-verification` asks for one.
+        InputError: there is no sandbox, or no toolchain for one of the languages, and nothing may be missing.
     """
     if settings.sandbox == "none":
         log.warning(
@@ -97,28 +101,28 @@ def find_sandbox(settings: RunSettings) -> Sandbox | None:
             "the machine itself is a sandbox"
         )
     try:
-        return open_sandbox(settings.sandbox)
+        sandbox = open_sandbox(settings.sandbox)
     except SandboxUnavailable as error:
         if settings.require_verification:
             raise InputError(f"--require-verification: {error}") from None
         log.warning("no code is run (verification: unavailable): %s", error)
         return None
+    if settings.require_verification:
+        _look_for_toolchains(sandbox, languages)
+    return sandbox
 
 
-def look_for_toolchains(sandbox: Sandbox, languages: Iterable[str]) -> None:
+def _look_for_toolchains(sandbox: Sandbox, languages: Iterable[str | None]) -> None:
     """See to it that programs of these languages can be run, if programs of theirs are run at all.
 
     Raises:
         InputError: naming those that cannot.
     """
-    from selfinstruct.verify.programs import RUNNABLE
-    from selfinstruct.verify.toolchains import find_toolchain
-
     missing = [name for name in sorted(RUNNABLE & set(languages)) if find_toolchain(sandbox, name) is None]
     if missing:
         raise InputError(
             f"--require-verification: no toolchain that works in the sandbox for {', '.join(missing)}; install it, or "
-            "leave these languages out (generate: --only-language)"
+            "leave these languages out (generate, from-code: --only-language)"
         )
 
 

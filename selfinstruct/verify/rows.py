@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from selfinstruct.data.writing import RowWriter
-from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Candidate, Rejection, Seed
 from selfinstruct.seams import Complete, Plan, PoolView, Recipe
 from selfinstruct.settings import RunSettings
@@ -44,7 +43,6 @@ class Summary:
     kept: int = 0
     languages: dict[str, Counter[str]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
-    without_toolchain: set[str] = field(default_factory=set)
 
     def add(self, verdict: Verdict, rejection: Rejection | None) -> None:
         """Count a row."""
@@ -56,8 +54,6 @@ class Summary:
             self.reasons[rejection.reason] += 1
         elif verdict.reason:
             self.reasons[f"{verdict.status}: {verdict.reason}"] += 1
-        if verdict.reason == "no_toolchain":
-            self.without_toolchain.add(language)
 
     @property
     def failed(self) -> int:
@@ -91,6 +87,11 @@ class _NoPool:
         return None
 
 
+def candidate_of(row: Row) -> Candidate:
+    """A row as what is verified."""
+    return Candidate(row["instruction"], row["input"], row["output"])
+
+
 def verdicts_of(
     rows: Iterable[Row], verification: Verification, complete: Callable[[int], Complete], threads: int
 ) -> Iterator[tuple[Row, Verdict]]:
@@ -107,7 +108,7 @@ def verdicts_of(
     """
 
     def check(k: int, row: Row) -> tuple[Row, Verdict]:
-        candidate = Candidate(row["instruction"], row["input"], row["output"])
+        candidate = candidate_of(row)
         recipe: Recipe = verified(lambda *_: [candidate], verification)
         view: PoolView = _NoPool()
         (found,) = recipe(Plan(k, ()), view, complete(k))
@@ -139,7 +140,7 @@ def verify_rows(
         progress: is told how far it is.
 
     Raises:
-        InputError: with `required`, a toolchain is missing; or the file cannot be written.
+        InputError: the file cannot be written.
         DiskFull: there is no room for it.
     """
     summary = Summary()
@@ -151,12 +152,6 @@ def verify_rows(
             progress(summary.rows, summary.failed)
             if rejection is None:
                 yield row
-        if required and summary.without_toolchain:
-            raise InputError(
-                "--require-verification: no toolchain that works in the sandbox for "
-                f"{', '.join(sorted(summary.without_toolchain))}; all verdicts are kept: install it, then run the "
-                "same command again"
-            )
 
     if output is None:
         deque(kept(), maxlen=0)

@@ -82,6 +82,18 @@ def find(candidate: Candidate) -> Found:
     )
 
 
+def language_to_run(candidate: Candidate, *, anew: bool = False) -> str | None:
+    """The language whose toolchain it takes to run an answer; None where nothing is run, or nobody can tell.
+
+    Args:
+        candidate: the task with its answer.
+        anew: another answer is to be run, so it does not matter whether this one holds a program.
+    """
+    found = find(candidate)
+    nothing = found.prose or found.fragment or not (anew or found.program)
+    return None if nothing else found.language
+
+
 def find_tested(candidate: Candidate, ran: Verdict) -> Code:
     """The program that tests are put behind: as it ran, so behind the code of the input where it needs that.
 
