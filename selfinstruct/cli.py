@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -32,32 +32,53 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+NOBODY_READS = 128 + 13  # as a shell tells of a program that SIGPIPE ended
 models_app = typer.Typer(help="The embedded models: list, fetch, find, remove.", no_args_is_help=True)
 
 
 def main() -> None:
     """The console script: errors that a user can cause end in one line and their own exit status."""
     try:
-        app()
+        with _quiet_where_nobody_reads():
+            app()
     except SelfInstructError as error:
         with contextlib.suppress(OSError):
             print(f"selfinstruct: {_one_line(str(error))}", file=sys.stderr)  # noqa: T201 - the one place for it
         sys.exit(error.status)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone: nothing is left to say, and nobody to hear it
-        sys.exit(0)
     finally:
-        _give_up_unwritten_talk()
+        # What a full disk or a closed pipe did not take would turn the exit status into 120 when Python ends.
+        _give_up_unwritten(sys.stderr, OSError)
+        _give_up_unwritten(sys.stdout, BrokenPipeError)
 
 
-def _give_up_unwritten_talk() -> None:
-    """What a full disk did not take of stderr would turn the exit status into 120 when Python ends."""
+@contextlib.contextmanager
+def _quiet_where_nobody_reads() -> Iterator[None]:
+    """Whoever read our output has gone (`| head`): no word, and the status of a program that SIGPIPE ended.
+
+    The signal itself stays ignored, as Python has it: it would also come when a child or a server goes away.
+    """
     try:
-        sys.stderr.flush()
-    except OSError:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the very end
-    except ValueError:
-        pass  # closed above
+        try:
+            yield
+        except SystemExit:
+            with contextlib.suppress(ValueError):  # closed
+                sys.stdout.flush()
+            raise
+    except (BrokenPipeError, SystemExit) as end:
+        # click and rich make a plain exit with status 1 of a closed pipe
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise
+        sys.exit(NOBODY_READS)
+
+
+def _give_up_unwritten(stream: TextIO, why: type[OSError]) -> None:
+    try:
+        stream.flush()
+    except why:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
+    except (OSError, ValueError):
+        pass  # told by Python; or closed
 
 
 def _one_line(text: str) -> str:

@@ -68,7 +68,7 @@ def run(kind: type[RunSettings], flags: dict[str, Any], config: Path | None, *, 
             talk.end_event(error, " ".join(str(error).split()))
         sys.exit(error.status)
     except Exception as error:
-        if not talk.as_json:
+        if not talk.as_json or isinstance(error, BrokenPipeError):  # nobody reads what is told
             raise
         talk.say(f"a bug: {error!r}", "failed", status=1, traceback=traceback.format_exc())
         sys.exit(1)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Ended
+from conftest import Ended, invented_rows
 from kill_harness import journal_of
 from prometheus_client.parser import text_string_to_metric_families
 from stub_server import StubServer
@@ -192,6 +192,58 @@ def test_a_log_whose_reader_has_gone_ends_nothing(tmp_path: Path, replies: Path)
         os.close(writer)
     assert ended.returncode == 0
     assert len(json.loads((tmp_path / "x.json").read_text())) == 90
+
+
+def start(words: list[str], **pipes: Any) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen([sys.executable, "-m", "selfinstruct", *words], env=environment, **pipes)
+
+
+def test_a_reader_that_has_gone_ends_any_command_quietly(tmp_path: Path) -> None:
+    rows = [{**row, "output": row["output"] * 40} for row in invented_rows(300)]
+    file, exam = tmp_path / "rows.json", tmp_path / "exam.jsonl"
+    file.write_text(json.dumps(rows))
+    exam.write_text("".join(json.dumps({"prompt": row["instruction"]}) + "\n" for row in rows))
+    commands = [
+        ["show", str(file), "--limit", "300"],  # through rich
+        ["decontaminate", str(file), "--against", str(exam)],  # line by line, flushed
+        ["verify", str(file), "--level", "syntax", "--json"],  # at once, before the end
+        ["seeds", "list"],
+        ["models", "list"],  # less than a buffer, all of it written at the end
+        ["generate", "--dry-run", "--log-format", "json"],
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        runs = [start(words, stdout=writer, stderr=subprocess.PIPE) for words in commands]
+    finally:
+        os.close(writer)
+    for run, words in zip(runs, commands, strict=True):
+        _, told = run.communicate()
+        assert (run.returncode, told) == (141, b""), words
+
+
+def test_head_takes_a_line_and_the_shell_hears_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([{**row, "output": row["output"] * 40} for row in invented_rows(300)]))
+    with start(["show", str(file), "--limit", "300"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        taken = subprocess.run(["head", "-1"], stdin=run.stdout, capture_output=True, check=True)
+        assert run.stdout is not None
+        run.stdout.close()  # head was the other reader
+        assert run.stderr is not None
+        told = run.stderr.read()
+    assert taken.stdout.count(b"\n") == 1
+    assert (run.returncode, told) == (141, b"")
+
+
+def test_an_error_is_told_though_nobody_reads_the_data(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with start(["show", str(tmp_path / "none.json")], stdout=writer, stderr=subprocess.PIPE) as run:
+        os.close(writer)
+        _, told = run.communicate()
+    assert run.returncode == 2
+    assert b"none.json" in told
 
 
 def test_a_closed_stderr_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
