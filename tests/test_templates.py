@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from selfinstruct.data.bounded_jinja import Bounded, render
 from selfinstruct.data.chat_templates import find_template, make_template
 from selfinstruct.data.rows import Example, FormError, Message
 from selfinstruct.data.templates import TEMPLATES, Piece, Template, learned, split_answer, text_of
@@ -208,6 +212,68 @@ def test_a_template_that_fails_or_misbehaves_refuses_the_row(source: str, part: 
     template = make_template("t.jinja", source, {})
     with pytest.raises(FormError, match=part):
         template.render(ROWS["dialogue"])
+
+
+TURNS = "{% for m in messages %}{{ m.content }}{% endfor %}"
+ENDLESS = {
+    "loops": "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}"
+    "{% endfor %}{% endfor %}{% endfor %}",
+    "over a variable": "{% set r = range(99999) %}{% for a in r %}{% for b in r %}{{ b }}{% endfor %}{% endfor %}",
+    "that look": "{% for a in range(9999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+    "macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "recursive loop": "{% for a in range(9) recursive %}{{ loop(range(9)) if loop.depth < 20 else '' }}{% endfor %}",
+    "block": "{% set n = namespace(d=0) %}{% block b %}{% set n = n %}{% if messages %}{{ self.b() }}{% endif %}"
+    "{% endblock %}",
+    "filters": "{% set r = range(99999) %}{% for a in r %}{{ r | map('string') | map('length') | sum }}{% endfor %}",
+    "power": "{{ 9 ** 9 ** 9 }}",
+    "repeated text": "{{ 'x' * 999999 * 999999 }}",
+    "repeated list": "{{ messages[:1] * 99999999 }}",
+}
+
+
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=ENDLESS)
+def test_a_template_without_an_end_refuses_the_row(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if source != ENDLESS["loops"]:  # one of them meets the real bound
+        monkeypatch.setattr("selfinstruct.data.bounded_jinja.MOST_STEPS", 30_000)
+    template = make_template("t.jinja", source + TURNS, {})
+    with pytest.raises(
+        FormError, match=r"fails on it: (more than (1000000|30000) steps|a power|RecursionError)"
+    ) as told:
+        template.render(ROWS["dialogue"])
+    assert "\n" not in str(told.value)
+
+
+def test_every_thread_and_every_rendering_has_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfinstruct.data.bounded_jinja.MOST_STEPS", 300)
+    turns = "{% for n in range([messages|length * 60, 5000]|min) %}{% endfor %}" + TURNS
+    template = make_template("t.jinja", turns, {})
+    short = Example((Message("user", "a"), Message("assistant", "b")))
+    with ThreadPoolExecutor(3) as threads:
+        texts = list(threads.map(lambda _: text_of(template.render(short)), range(30)))
+        refused = threads.submit(template.render, ROWS["dialogue"])
+        with pytest.raises(FormError, match="more than 300 steps"):
+            refused.result()
+    assert texts == ["ab"] * 30
+    assert text_of(template.render(short)) == "ab"
+
+
+def test_counting_changes_no_text() -> None:
+    source = (
+        "{% macro say(m) %}{{ loop is defined }}{{ m.content * 2 }}{% endmacro %}"
+        "{% for m in messages if m.role != 'system' %}{{ loop.index }}/{{ loop.length }}{{ loop.last }}{{ say(m) }}"
+        "{% else %}none{% endfor %}{% for k in range(3) %}{% if k == 1 %}{% continue %}{% endif %}{{ k }}{% endfor %}"
+        "{% for x in [[1, [2, []]], [3, []]] recursive %}{{ x[0] }}{{ loop([x[1]]) if x[1] }}{% endfor %}"
+        "{{ messages | map(attribute='role') | join(',') }}{{ [3, 1] | sort | list }}{{ {'a': 1} | tojson }}"
+    )
+    plain = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    plain.filters["tojson"] = json.dumps
+    messages = [
+        {"role": role, "content": text} for role, text in (("system", "s"), ("user", "u"), ("user", "v"))
+    ]
+    bounded = Bounded()
+    bounded.filters["tojson"] = json.dumps
+    found = render(bounded.compiled(bounded.parse(source)), messages=messages)
+    assert found == plain.from_string(source).render(messages=messages)
 
 
 def test_a_tokenizers_folder(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Chat templates in Jinja, from a file or a tokenizer's folder, as one of our templates.
 
-They run in Jinja's sandbox, without clock or files. What is learned is told by the template's own
-`{% generation %}` blocks; where it has none, by rendering the conversation up to each answer and comparing.
+They run in Jinja's sandbox, without clock or files and for a bounded time (`bounded_jinja`). What is learned is
+told by the template's own `{% generation %}` blocks; where it has none, by rendering the conversation up to each
+answer and comparing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from selfinstruct.records import JSON
 
 if TYPE_CHECKING:
     from jinja2 import Template as Compiled
+
+    from selfinstruct.data.bounded_jinja import Bounded
 
 # What looks like a control token in a template's own texts: <|x|>, </s>, <start_of_turn>, [INST], <<SYS>>.
 _MARK = re.compile(
@@ -126,13 +129,14 @@ def make_template(name: str, source: str, special: dict[str, JSON]) -> Template:
     environment = _environment()
     try:
         tree = environment.parse(source)
-        compiled = environment.from_string(source)
+        texts = [node.data for node in tree.find_all(nodes.TemplateData)]
+        texts += [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
+        used = meta.find_undeclared_variables(tree)
+        compiled = environment.compiled(tree)
     except jinja2.TemplateError as error:
         raise InputError(f"{name}: not a Jinja template: {error}") from None
-    if "messages" not in meta.find_undeclared_variables(tree):
+    if "messages" not in used:
         raise InputError(f"{name}: a template that does not use `messages`")
-    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
-    texts += [node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)]
     marks = {mark for text in texts for mark in _MARK.findall(text)} | set(special.get("all", ()))
     values = {key: value for key, value in special.items() if key != "all"}
 
@@ -144,11 +148,12 @@ def make_template(name: str, source: str, special: dict[str, JSON]) -> Template:
     return Template(name, render, tokens=tuple(sorted({*marks, _BEGIN, _END} - {""})), begin=False)
 
 
-def _environment() -> Any:
+def _environment() -> Bounded:
     """Jinja as transformers sets it up, but with no clock."""
     from jinja2 import nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.ext import Extension
+
+    from selfinstruct.data.bounded_jinja import Bounded
 
     class Generation(Extension):
         """`{% generation %}...{% endgeneration %}` around what the assistant says."""
@@ -163,9 +168,7 @@ def _environment() -> Any:
         def _marked(self, caller: Any) -> str:
             return f"{_BEGIN}{caller()}{_END}"
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    environment = Bounded(Generation)
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _refuse
     return environment
@@ -216,9 +219,13 @@ def _marked(whole: str) -> Iterator[Piece]:
 def _render(compiled: Compiled, messages: JSON, values: dict[str, JSON], *, prompt: bool = False) -> str:
     import jinja2
 
+    from selfinstruct.data import bounded_jinja
+
     try:
-        return compiled.render(messages=messages, add_generation_prompt=prompt, **values)
-    except jinja2.TemplateError as error:
+        return bounded_jinja.render(compiled, messages=messages, add_generation_prompt=prompt, **values)
+    except (jinja2.TemplateError, bounded_jinja.TooManySteps) as error:
         raise FormError(f"the template fails on it: {error}") from None
+    except MemoryError:
+        raise FormError("the template fails on it: it takes more memory than there is") from None
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
         raise FormError(f"the template fails on it: {type(error).__name__}: {error}") from None
