@@ -9,20 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from selfinstruct.errors import InputError
 from selfinstruct.records import JSON, Seed
+from selfinstruct.toml_files import read_toml, tomllib
 from selfinstruct.vocabulary import DIFFICULTIES, KINDS, LANGUAGES, Term, find_kind, find_language
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 __all__ = [
     "DIFFICULTIES",
@@ -130,10 +124,7 @@ def load_topics(path: Path | None = None) -> dict[str, list[str]]:
     file = (bundled() if path is None else path) / TOPICS
     if not file.is_file():
         return {}
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
+    table = read_toml(file, "the subjects")
     for name, topics in table.items():
         if not isinstance(topics, list) or not topics or not all(isinstance(topic, str) for topic in topics):
             raise InputError(f"{file}: {name} must be a list of texts, with at least one")

@@ -5,7 +5,6 @@ Nothing here opens a run directory or asks a model.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from selfinstruct import prompt_files
 from selfinstruct.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from selfinstruct.toml_files import read_toml, told
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -250,12 +245,7 @@ def read_config(path: Path, kind: type[RunSettings] = Settings) -> dict[str, Any
     Raises:
         InputError: the file cannot be read, is no TOML, or has a name that no setting has.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the settings: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
+    table = read_toml(path, "the settings")
     named = {name.replace("-", "_"): value for name, value in table.items()}
     unknown = sorted(set(named) - set(kind.model_fields))
     if unknown:
@@ -285,15 +275,5 @@ def make_run_settings(kind: type[S], flags: dict[str, Any], config: Path | None 
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            name = ".".join(str(part) for part in problem["loc"]).replace("_", "-")
-            text = problem["msg"].removeprefix("Value error, ")
-            text = text[:1].lower() + text[1:]
-            # An address may hold a password, and an unknown name may be that of a key.
-            secret = name == "base-url" or problem["type"] == "extra_forbidden"
-            value = problem["input"]
-            shown = str(value) if isinstance(value, Path) else value
-            given_as = "" if secret else f" (given: {shown!r})"
-            problems.append(f"{name}: {text}{given_as}" if name else text)
-        raise InputError("settings: " + "; ".join(problems)) from None
+        # An address may hold a password.
+        raise InputError(f"settings: {told(error, hidden={'base-url'})}") from None

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from selfinstruct.data.pipeline import Step, StrictSettings, make_steps, read_toml, told
+from selfinstruct.data.pipeline import Step, StrictSettings, make_steps
 from selfinstruct.data.rows import Form
 from selfinstruct.errors import InputError
+from selfinstruct.toml_files import read_toml, told
 
 
 class Source(StrictSettings):

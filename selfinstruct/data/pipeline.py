@@ -5,20 +5,14 @@ Settings only: `steps` and `whole_steps` make them work, `curate` runs them.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from selfinstruct.errors import InputError
+from selfinstruct.toml_files import read_toml, told
 from selfinstruct.vocabulary import find_language
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Part: TypeAlias = Literal["instruction", "input", "output", "system", "prompt", "answers", "whole"]
 NO_CODE = "none"  # the "language" of a row without code
@@ -234,20 +228,6 @@ def read_pipeline(path: Path) -> tuple[Step, ...]:
     return steps
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The table of a TOML file.
-
-    Raises:
-        InputError: it cannot be read, or is no TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read it: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-
-
 def make_steps(given: Any, origin: object, folder: Path, where: str = "") -> tuple[Step, ...]:
     """Check the tables of steps.
 
@@ -286,25 +266,3 @@ def _located(step: Step, folder: Path) -> Step:
         return step.model_copy(update={"against": tuple(against)})
     tokenizer: Path | None = getattr(step, "tokenizer", None)
     return step if tokenizer is None else step.model_copy(update={"tokenizer": folder / tokenizer})
-
-
-def told(error: ValidationError) -> str:
-    """The problems in one line, each with its key."""
-    return "; ".join(_problems(error))
-
-
-def _problems(error: ValidationError) -> Iterable[str]:
-    for problem in error.errors():
-        place = problem["loc"]
-        name = ".".join(str(part) for part in place).replace("_", "-")
-        if problem["type"] == "extra_forbidden":
-            text = "no such key"
-        elif problem["type"] == "missing":
-            text = "is missing"
-        else:
-            text = problem["msg"].removeprefix("Value error, ")
-            text = (text[:1].lower() + text[1:]).replace("a valid tuple", "a list")
-            text = text.replace("tuple should", "list should").removesuffix(" after validation, not 0")
-            if place and problem["type"] != "value_error":
-                text += f" (given: {problem['input']!r})"
-        yield f"{name}: {text}" if name else text

@@ -11,32 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from selfinstruct import filters
 from selfinstruct.derive.judge import rate
 from selfinstruct.derive.rubric import read_rubric
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
-from selfinstruct.errors import InputError, RequestRefused
+from selfinstruct.errors import RequestRefused
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import Candidate, Rejection, Request, Seed, Source
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from selfinstruct.toml_files import read_model
 
 FILTERS: Final = (
     filters.control_characters, filters.empty_output, filters.output_too_long, filters.placeholder_leak,
@@ -111,18 +105,8 @@ def read_messages(path: Path | None = None) -> tuple[Message, ...]:
     Raises:
         InputError: the file cannot be read, or is no such list; says where.
     """
-    file = files("selfinstruct.derive") / "system_messages.toml" if path is None else path
-    try:
-        return Messages.model_validate(tomllib.loads(file.read_bytes().decode("utf-8-sig"))).message
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the system messages: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = " ".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: {place}{': ' if place else ''}{text[:1].lower()}{text[1:]}") from None
+    file = path or Path(__file__).with_name("system_messages.toml")
+    return read_model(Messages, file, "the system messages").message
 
 
 def draw_message(messages: Sequence[Message], seed: int, source: Source) -> Message:

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from selfinstruct.errors import InputError
 from selfinstruct.records import JSON
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from selfinstruct.toml_files import read_model
 
 REASON_LENGTH = 400  # characters of a reason that are kept
 _WIDEST = 100  # steps of a scale at most: a model cannot tell more apart
@@ -116,21 +109,7 @@ def read_rubric(path: Path | None = None) -> Rubric:
     Raises:
         InputError: the file cannot be read, or says something that is no rubric.
     """
-    try:
-        if path is None:
-            text = (files("selfinstruct.derive") / "rubric.toml").read_text(encoding="utf-8")
-        else:
-            text = path.read_text(encoding="utf-8")
-        return Rubric.model_validate(tomllib.loads(text))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the rubric: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        what = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: no rubric: {where + ': ' if where else ''}{what}") from None
+    return read_model(Rubric, path or Path(__file__).with_name("rubric.toml"), "the rubric")
 
 
 def read_rating(text: str, rubric: Rubric) -> Rating | None:
