@@ -369,7 +369,7 @@ TABLES = st.lists(
 def test_every_row_is_kept_or_recoverable(
     tmp_path: Path, rows: list[Example], tables: list[dict[str, Any]], suffix: str
 ) -> None:
-    output = tmp_path / f"out{suffix}"
+    output = tmp_path / f"{suffix[1:]}{suffix}"  # a run directory is that of one file
     report = curate(rows, make_steps(tables, *HERE), output)
     kept, dropped = list(read_examples(output)), list(read_examples(report.dropped))
     assert report.kept == len(kept)
