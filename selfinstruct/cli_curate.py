@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from selfinstruct.cli_export import open_bad_rows
+from selfinstruct.cli_flags import Datasets, ResultFormat, SkipBad, TokenizerFile
 from selfinstruct.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def curate(
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IN...", help="Datasets in any form that can be read; see docs/data.md."),
-    ] = None,
+    inputs: Datasets = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The rows that stay, .json or .jsonl.")
     ] = None,
@@ -36,9 +35,7 @@ def curate(
     min_answer_tokens: Annotated[
         int | None, typer.Option(help="Least number of tokens of the answers.", min=1)
     ] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, or its folder; for counting tokens.")
-    ] = None,
+    tokenizer: TokenizerFile = None,
     keep_pattern: Annotated[
         list[str] | None,
         typer.Option(metavar="REGEX", help="Keep rows in which one of these is found; may be repeated."),
@@ -86,10 +83,8 @@ def curate(
         Literal["nearest", "spread"], typer.Option(help="Which rows of a group: at its centre, or far apart.")
     ] = "nearest",
     seed: Annotated[int, typer.Option(help="Seed of the groups.")] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Keep rows that cannot be read aside and go on.")
-    ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    skip_bad: SkipBad = False,
+    log_format: ResultFormat = "text",
 ) -> None:
     """Keep the rows that pass all steps; what was dropped, and why, stands in OUT's run directory.
 
@@ -168,18 +163,13 @@ def _run(inputs: list[Path], steps: Any, output: Path, *, skip_bad: bool, as_jso
     from selfinstruct.data.curate import curate as run
     from selfinstruct.data.curate import dropped_of
     from selfinstruct.data.outputs import check_outputs
-    from selfinstruct.data.reading import BadRows, bad_rows_of, read_examples
+    from selfinstruct.data.reading import bad_rows_of, read_examples
 
     beside = [dropped_of(output), *([bad_rows_of(output)] if skip_bad else [])]
     check_outputs(output, beside, inputs, "curate")
-    bad = BadRows(bad_rows_of(output)) if skip_bad else None
-    try:
-        with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-            rows = chain.from_iterable(read_examples(path, skip_bad=bad) for path in inputs)
-            report = run(rows, steps, output, bar.update)
-    finally:
-        if bad is not None:
-            bad.close()
+    with open_bad_rows(output, skip_bad) as bad, tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
+        rows = chain.from_iterable(read_examples(path, skip_bad=bad) for path in inputs)
+        report = run(rows, steps, output, bar.update)
     told = report.as_json() | ({"bad": bad.count} if bad else {})
     if as_json:
         typer.echo(json.dumps(told), err=True)

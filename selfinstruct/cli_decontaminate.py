@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from selfinstruct.cli_export import open_bar
+from selfinstruct.cli_flags import Datasets, ResultFormat
 from selfinstruct.errors import InputError
 
 TOLD = 10  # tasks that the summary names in words
 
 
 def decontaminate(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="IN...", help="Datasets in any form, or run directories."),
-    ],
+    inputs: Datasets = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,13 +30,11 @@ def decontaminate(
             "-o", "--output", help="The dataset to write. [default: print what overlaps, one JSON a line]"
         ),
     ] = None,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    log_format: ResultFormat = "text",
 ) -> None:
     """Drop the rows that overlap with a benchmark; what was dropped stands in OUT's run directory."""
     from itertools import chain
     from json import dumps
-
-    from tqdm import tqdm
 
     from selfinstruct.data.outputs import check_outputs, owned
     from selfinstruct.dataset import run_directory_of, stream_rows
@@ -46,6 +42,8 @@ def decontaminate(
     from selfinstruct.verify import decontamination as core
     from selfinstruct.verify.benchmarks import open_index
 
+    if not inputs:
+        raise InputError("decontaminate: name at least one dataset to read")
     if not against:
         raise InputError("decontaminate: name a benchmark with --against: humaneval, or a file")
     if output is not None and output.suffix != ".json":
@@ -55,13 +53,7 @@ def decontaminate(
         check_outputs(output, [record], inputs, "decontaminate")
     index = open_index(against)
     rows = chain.from_iterable(map(stream_rows, inputs))
-    with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-
-        def progress(seen: int, dropped: int) -> None:
-            if seen - bar.n >= 1000:
-                bar.update(seen - bar.n)
-                bar.set_postfix_str(f"{dropped} overlap")
-
+    with open_bar("overlap") as progress:
         if output is None:
             summary = core.Summary()
             for number, row, found in core.judge(rows, index, summary, progress):

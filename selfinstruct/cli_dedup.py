@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from selfinstruct.cli_export import open_bar
+from selfinstruct.cli_flags import Datasets, ResultFormat
 from selfinstruct.errors import InputError
 
 
 def dedup(
-    inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IN...", help="Datasets in any form, or run directories."),
-    ] = None,
+    inputs: Datasets = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The dataset to write.")] = None,
     threshold: Annotated[
         float, typer.Option(help="ROUGE-L above which a row is a duplicate.", min=0.0, max=0.999999)
@@ -36,13 +34,11 @@ def dedup(
             "--rethreshold", help="Decide again for OUT under a higher --threshold; compare nothing."
         ),
     ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    log_format: ResultFormat = "text",
 ) -> None:
     """Drop the rows that are too like an earlier one; what was dropped stands in OUT's run directory."""
     from itertools import chain
     from json import dumps
-
-    from tqdm import tqdm
 
     from selfinstruct import dedup as core
     from selfinstruct.data.outputs import check_outputs, owned
@@ -62,13 +58,7 @@ def dedup(
         if not inputs:
             raise InputError("dedup: name at least one dataset to read")
         check_outputs(output, [record], inputs, "dedup")
-        with owned(output, "dedup"), tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-
-            def progress(seen: int, dropped: int) -> None:
-                if seen - bar.n >= 1000:
-                    bar.update(seen - bar.n)
-                    bar.set_postfix_str(f"{dropped} dropped")
-
+        with owned(output, "dedup"), open_bar("dropped") as progress:
             summary = core.dedup(
                 chain.from_iterable(map(stream_rows, inputs)),
                 output,

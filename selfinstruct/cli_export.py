@@ -10,25 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from selfinstruct.cli_flags import ControlTokens, ResultFormat, SkipBad, Source, SourceForm, Split
 from selfinstruct.errors import InputError
 
 if TYPE_CHECKING:
     from selfinstruct.data.reading import BadRows
 
-SOURCE_HELP = (
-    "Rows in any form: code_alpaca JSON, JSON lines, CSV, Parquet, messages, ShareGPT, Open Assistant trees, Orca "
-    "rows, a Hugging Face dataset folder, a run directory."
-)
-FORM_HELP = (
-    "What the rows are, where their fields do not tell (Dolphin's do not). [default: told by the fields]"
-)
-FormName = Literal[
-    "alpaca", "dolphin", "orca", "openai", "sharegpt", "oasst", "oasst-flat", "prompt-completion", "text"
-]
+TOLD_ROWS = 1000  # between two tellings of what is told of every row
 
 
 def export(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=SOURCE_HELP)],
+    source: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; for hf a folder.")],
     format_: Annotated[
         Literal["json", "jsonl", "parquet", "hf", "openai", "sharegpt", "prompt-completion"] | None,
@@ -42,17 +34,10 @@ def export(
             "chat template, or a tokenizer's folder.",
         ),
     ] = None,
-    control: Annotated[
-        Literal["refuse", "escape"],
-        typer.Option(help="What to do with a row whose texts hold control tokens of the template."),
-    ] = "refuse",
-    form: Annotated[FormName | None, typer.Option(help=FORM_HELP)] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of a folder with several splits, which. [default: train]")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Keep rows that cannot be read or exported aside, and go on.")
-    ] = False,
+    control: ControlTokens = "refuse",
+    form: SourceForm = None,
+    split: Split = None,
+    skip_bad: SkipBad = False,
     extra: Annotated[bool, typer.Option("--extra", help="jsonl: keep the other fields of the rows.")] = False,
     licence: Annotated[
         str | None, typer.Option(help="hf: the licence for the card. [default: told from model and seeds]")
@@ -64,7 +49,7 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="With --push: make a new repository public.")
     ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    log_format: ResultFormat = "text",
 ) -> None:
     """Write a dataset in the form that a trainer or another program reads."""
     import json
@@ -116,18 +101,26 @@ def open_bad_rows(output: Path, wanted: bool) -> Iterator[BadRows | None]:
         yield None
         return
     bad = BadRows(bad_rows_of(output))
-    with suppress(OSError):
-        bad.path.unlink()  # of an earlier time
     try:
         yield bad
     finally:
         bad.close()
+    if not bad.count:
+        with suppress(OSError):
+            bad.path.unlink()  # of an earlier time
 
 
 @contextmanager
-def open_bar() -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, to be told the number of rows."""
+def open_bar(counted: str = "") -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, to be told the rows so far, and how many of them are `counted`."""
     from tqdm import tqdm
 
     with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-        yield lambda rows: bar.update(rows - bar.n)
+
+        def tell(rows: int, number: int = 0) -> None:
+            if rows - bar.n >= TOLD_ROWS or not counted:
+                bar.update(rows - bar.n)
+                if counted:
+                    bar.set_postfix_str(f"{number} {counted}")
+
+        yield tell

@@ -12,6 +12,42 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+# The parameters that commands over datasets have in common; they are plain functions.
+Datasets = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IN...", help="Datasets in any form that can be read; see docs/data.md."),
+]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="IN",
+        help="Rows in any form: code_alpaca JSON, JSON lines, CSV, Parquet, messages, ShareGPT, Open Assistant "
+        "trees, Orca rows, a Hugging Face dataset folder, a run directory.",
+    ),
+]
+SourceForm = Annotated[
+    Literal[
+        "alpaca", "dolphin", "orca", "openai", "sharegpt", "oasst", "oasst-flat", "prompt-completion", "text"
+    ]
+    | None,
+    typer.Option(
+        help="What the rows are, where their fields do not tell (Dolphin's do not). [default: told by the fields]"
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="Of a folder with several splits, which. [default: train]")]
+ControlTokens = Annotated[
+    Literal["refuse", "escape"],
+    typer.Option(help="What to do with a row whose texts hold control tokens of the template."),
+]
+TokenizerFile = Annotated[
+    Path | None, typer.Option(help="A tokenizer.json, or its folder; for counting tokens.")
+]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Keep rows that cannot be read, or have no place in OUT, aside; go on."),
+]
+ResultFormat = Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")]
+
 Flag: TypeAlias = Any  # an Annotated type that typer reads, or a pair of it and a default other than None
 
 INPUTS: Mapping[str, Flag] = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from selfinstruct.cli_export import open_bad_rows
+from selfinstruct.cli_flags import ResultFormat, SkipBad, TokenizerFile
 from selfinstruct.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,14 +36,10 @@ def mix(
         int | None, typer.Option(help="Training rows of the sources with a probability, together.", min=1)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the choice and of the order.")] = None,
-    tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, or its folder, for the token budget.")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Keep rows that cannot be read aside and go on.")
-    ] = False,
+    tokenizer: TokenizerFile = None,
+    skip_bad: SkipBad = False,
     show: Annotated[bool, typer.Option("--show", help="Print the TOML file of a ready mix and end.")] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    log_format: ResultFormat = "text",
 ) -> None:
     """Mix datasets by probability, fraction or count; OUT's run directory gets a manifest and what was dropped."""
     from selfinstruct.data.mix_settings import read_mix, ready_mixes
@@ -72,15 +70,9 @@ def _run(settings: Any, output: Path, *, skip_bad: bool, as_json: bool) -> None:
     from tqdm import tqdm
 
     from selfinstruct.data.mix import mix as run
-    from selfinstruct.data.reading import BadRows, bad_rows_of
 
-    bad = BadRows(bad_rows_of(output)) if skip_bad else None
-    try:
-        with tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
-            report = run(settings, output, bad=bad, progress=bar.update)
-    finally:
-        if bad is not None:
-            bad.close()
+    with open_bad_rows(output, skip_bad) as bad, tqdm(unit=" rows", disable=not sys.stderr.isatty()) as bar:
+        report = run(settings, output, bad=bad, progress=bar.update)
     if as_json:
         told = json.loads(report.manifest.read_bytes())
         typer.echo(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from selfinstruct.cli_export import FORM_HELP, SOURCE_HELP, FormName, open_bad_rows, open_bar
+from selfinstruct.cli_export import open_bad_rows, open_bar
+from selfinstruct.cli_flags import ControlTokens, ResultFormat, SkipBad, Source, SourceForm, Split
 from selfinstruct.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tokenize(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=SOURCE_HELP)],
+    source: Source,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
     tokenizer: Annotated[
         Path, typer.Option(help="A tokenizer.json, or a model's folder that holds one; nothing is fetched.")
@@ -49,18 +50,11 @@ def tokenize(
         str | None,
         typer.Option(help="The token that ends a text. [default: what the tokenizer's folder tells]"),
     ] = None,
-    control: Annotated[
-        Literal["refuse", "escape"],
-        typer.Option(help="What to do with a row whose texts hold control tokens."),
-    ] = "refuse",
-    form: Annotated[FormName | None, typer.Option(help=FORM_HELP)] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of a folder with several splits, which. [default: train]")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Keep rows that cannot be read or rendered aside, and go on.")
-    ] = False,
-    log_format: Annotated[Literal["text", "json"], typer.Option(help="How the result is told.")] = "text",
+    control: ControlTokens = "refuse",
+    form: SourceForm = None,
+    split: Split = None,
+    skip_bad: SkipBad = False,
+    log_format: ResultFormat = "text",
 ) -> None:
     """Write token ids and labels for training, with configuration files for TRL, Axolotl and LLaMA-Factory."""
     import json
