@@ -9,11 +9,14 @@ from code_labels import PAGE, page_with_table, read_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfinstruct.records import Candidate
 from selfinstruct.seeds import load
 from selfinstruct.verify.code import LONGEST, PROSE_KINDS, find_code
 from selfinstruct.verify.fences import split_fences
 from selfinstruct.verify.mentions import FOREIGN, read_wish
 from selfinstruct.verify.passages import cut_passages
+from selfinstruct.verify.syntax import syntax_verdict
+from selfinstruct.verify.verdict import Verdict
 from selfinstruct.vocabulary import LANGUAGES
 
 
@@ -79,6 +82,14 @@ def test_languages_in_a_sentence(instruction: str, languages: tuple[str, ...], t
         ("When the button is clicked, hide the box.", False),
         ("When is a class better than a struct?", True),
         ("Do the same in C.", False),
+        ("Fix this loop. Why does it never end?", True),
+        ("Fix the import:\nwhy is the module not found?", True),
+        ("The command is not found. Why? How do you fix it?", True),
+        ("The port is in use. What could be wrong with this script?", True),
+        ("The method takes minutes. How can it run in linear time?", False),
+        ("It hangs. Where is the mistake, and what does the corrected function look like?", False),
+        ("Users ask why it is slow. Make it fast.", False),
+        ("The loop is slow. Why not write a faster one?", False),
     ],
 )
 def test_words_that_ask_for_words(instruction: str, prose: bool) -> None:
@@ -125,6 +136,28 @@ def test_prose_in_place_of_code_is_taken_for_code_only_where_code_was_asked_for(
     assert not find_code("What is a queue?", "", text, "python", "write").blocks
     assert not find_code("Implement a queue.", "", text, "python", "explain").blocks
     assert not find_code("Implement a queue in Python.", "", text).blocks
+
+
+@pytest.mark.parametrize("kind", ["fix", "optimise", "write"])
+def test_a_question_later_on_may_be_answered_in_words(kind: str) -> None:
+    fix, why, loop = (
+        "Fix this loop, which stops too early.",
+        "Why does it happen?",
+        "for i in range(2): print(i)",
+    )
+    words = "The upper end of `range` is left out, so the loop (and what it prints) ends one step before it."
+
+    def verdict(instruction: str, output: str) -> Verdict:
+        return syntax_verdict(Candidate(instruction, loop, output, language="python", kind=kind))
+
+    assert verdict(fix, words).status == "failed"
+    assert verdict(f"{fix} {why}", words) == Verdict("syntax", "skipped", "no_code")
+    for code, status in (
+        ("for i in range(3):\n    print(i)", "passed"),
+        ("for i in range(3:\n    print(i)", "failed"),
+    ):
+        for output in (code, f"{words}\n\n{code}"):
+            assert verdict(f"{fix} {why}", output).status == status
 
 
 def test_nothing_is_looked_for_in_a_very_long_answer() -> None:

@@ -87,6 +87,8 @@ _PROSE = re.compile(
         calculate|compute|determine|estimate|work\s+out|trace|in\s+(?:your|one|two|a\s+few)
     )(?!\w)
     | \b(?:explain|describe|justify|say\s+why|tell\s+why|what\s+is\s+(?:wrong|the\s+output|printed))\b
+    | (?:[.!?:;,]\s+|\n\s*)(?:and\s+|but\s+|so\s+)?  # a question later on: other words than these may ask for code
+      (?:why\b(?!\s+not\b)|what\s+(?:was|went|goes|(?:could|can|may|might)\s+(?:be|have\s+gone))\s+wrong\b)[^.!?]*\?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
