@@ -25,10 +25,11 @@ from typing import Any
 
 from selfinstruct import report
 from selfinstruct.backend_replay import ReplayBackend
+from selfinstruct.backends import open_backend
 from selfinstruct.errors import RequestRefused, StoppedEarly
 from selfinstruct.records import Reply, Request
 from selfinstruct.seams import Backend
-from selfinstruct.session import open_backend, open_session
+from selfinstruct.session import open_session
 from selfinstruct.settings import make_settings
 
 LEVELS = ("off", "syntax", "run", "tests")

@@ -22,12 +22,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from selfinstruct import display, report
+from selfinstruct.backends import open_backend
 from selfinstruct.dataset import read_dataset, run_directory_of
 from selfinstruct.errors import InputError, SelfInstructError, StoppedEarly
 from selfinstruct.metrics import MetricsFile
 from selfinstruct.prices import estimate, find_price
 from selfinstruct.records import Candidate, Choice, Reply, Request, row_id
-from selfinstruct.session import Session, Work, open_backend, open_session, open_work
+from selfinstruct.session import Session, Work, open_session, open_work
 from selfinstruct.settings import RunSettings, Settings, make_run_settings
 from selfinstruct.talk import Talk, facts, warnings_told
 from selfinstruct.verify.loop import verify_prompts

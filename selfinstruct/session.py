@@ -5,16 +5,16 @@ The public `generate` lives here. Nothing is printed; a caller that wants a prog
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfinstruct import novelty, seeds
+from selfinstruct.backends import Say, open_backend
 from selfinstruct.calls import Calls, Limits
 from selfinstruct.errors import InputError
 from selfinstruct.journal import Commit
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 SPARE = 3  # indices that a round of batches asks for beyond what is expected to be needed
 GRACE = {"local": 0.0, "openai": 30.0, "replay": 60.0}  # seconds for requests in flight when a run stops
-ENGINE_LOG = "SELFINSTRUCT_ENGINE_LOG"  # names a file for the embedded engine's talk
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +91,7 @@ class Session:
         if self.calls is not None:
             self.calls.stop(why)
 
-    def events(self, backend: Backend, say: Progress = lambda _: None) -> Iterator[Commit | None]:
+    def events(self, backend: Backend, say: Say = lambda _: None) -> Iterator[Commit | None]:
         """Work until the target is reached; yields commits, and None now and then.
 
         Args:
@@ -156,7 +154,7 @@ class Session:
                 backend.on_headers = calls.hear
         return calls
 
-    def _batch_calls(self, backend: Backend, say: Progress) -> BatchCalls:
+    def _batch_calls(self, backend: Backend, say: Say) -> BatchCalls:
         from selfinstruct.backend_openai import OpenAIBackend
         from selfinstruct.batch import BatchCalls
 
@@ -273,57 +271,6 @@ def open_session(settings: RunSettings) -> Iterator[Session]:
             yield Session(settings, run, work, start, began, verification, before=run.size)
     finally:
         run.close()
-
-
-@contextmanager
-def open_backend(settings: RunSettings, say: Progress = lambda _: None) -> Iterator[Backend]:
-    """Start what answers requests; `say` is told what takes time.
-
-    Raises:
-        InputError: the model or the replies are not there.
-        BackendError: the server or the embedded model does not come up.
-    """
-    backend = _make_backend(settings, say)
-    with closing(backend):
-        yield backend
-
-
-def _make_backend(settings: RunSettings, say: Progress) -> Backend:
-    width = settings.concurrency or 1
-    if settings.backend == "replay":
-        from selfinstruct.backend_replay import ReplayBackend
-
-        return ReplayBackend(Path(settings.model or ""))
-    if settings.backend == "openai":
-        from selfinstruct.backend_openai import OpenAIBackend
-
-        return OpenAIBackend(
-            settings.model or "", settings.base_url, timeout=settings.timeout, max_connections=width
-        )
-    from selfinstruct import weights
-    from selfinstruct.backend_local import LocalBackend, check_engine
-
-    check_engine()
-    path = weights.resolve(settings.model or "", _tenths(say) if settings.log_format == "json" else None)
-    known = weights.catalogue().get(settings.model or "")
-    if known is not None:
-        say(f"{known.alias}: {known.note}")
-    say(f"starting {settings.model} on this machine")
-    log = os.environ.get(ENGINE_LOG)
-    return LocalBackend(path, alias=settings.model, concurrency=width, log=Path(log) if log else None)
-
-
-def _tenths(say: Progress) -> Callable[[int, int], None]:
-    """Tells a download as notes, one for each tenth."""
-    told = -1
-
-    def tell(done: int, total: int) -> None:
-        nonlocal told
-        if total and (tenth := done * 10 // total) > told:
-            told = tenth
-            say(f"fetching the model: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
-
-    return tell
 
 
 def generate(config: str | Path | None = None, **settings: Any) -> Iterator[Row]:

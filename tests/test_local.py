@@ -19,9 +19,9 @@ import pytest
 
 from selfinstruct import backend_local, weights
 from selfinstruct.backend_local import LocalBackend, LocalServer, usable_cores
+from selfinstruct.backends import open_backend
 from selfinstruct.errors import BackendError, InputError, Transient
 from selfinstruct.records import Request
-from selfinstruct.session import open_backend
 from selfinstruct.settings import make_settings
 
 HERE = Path(__file__).resolve().parents[1]

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from selfinstruct import display
+from selfinstruct.backends import open_backend
 from selfinstruct.calls import Calls
 from selfinstruct.data.outputs import check_outputs, held, owned
 from selfinstruct.dataset import dataset_of, run_directory_of, stream_rows
@@ -26,7 +27,7 @@ from selfinstruct.prices import find_price
 from selfinstruct.records import Reply, Request
 from selfinstruct.reply_log import ReplyLog
 from selfinstruct.seams import Complete
-from selfinstruct.session import limits_of, open_backend
+from selfinstruct.session import limits_of
 from selfinstruct.settings import make_run_settings
 from selfinstruct.talk import Talk, warnings_told
 from selfinstruct.verify.loop import Verification, find_sandbox, runs_code
