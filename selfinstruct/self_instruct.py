@@ -14,7 +14,7 @@ instances are paid for.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
@@ -34,10 +34,22 @@ CLASSIFICATION = "choose"  # the kind of task that answers with one of several l
 MOST_LABELS = 8
 LONGEST_LABEL, LABEL_WORDS = 60, 6  # characters, words: a longer one is an explanation
 SHOWN = 300  # characters of an input that is there already
-_KIND_STEP, _LABELS_STEP, _FIRST_STEP = 1, 2, 3  # of the requests of an index, after the instruction's
-_KIND_TOKENS, _LABELS_TOKENS = 16, 120
-_YES_OR_NO = 'root ::= "Yes" | "No"'
 _LINES = f'root ::= line{{2,{MOST_LABELS}}}\nline ::= [^\\n\\r]{{1,{LONGEST_LABEL}}} "\\n"'
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is asked about an instruction before there are instances; `step` counts an index's requests."""
+
+    prompt: str
+    step: int
+    max_tokens: int
+    grammar: str
+
+
+_KIND = _Part("self_instruct_kind", 1, 16, 'root ::= "Yes" | "No"')
+_LABELS = _Part("self_instruct_labels", 2, 120, _LINES)
+_FIRST_STEP = 3  # of the instances
 _ANSWER = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]\s+|\d{1,2}[.)]\s+)?")
 
@@ -47,13 +59,13 @@ def self_instruct(settings: Settings, plan: Plan, view: PoolView, complete: Comp
     candidate, points = write_instruction(settings, plan, view, complete, name_language=False)
     if candidate.rejection is not None:
         return [candidate]
-    choice = complete(_kind_request(settings, plan, candidate)).choices[0]
+    choice = complete(_question(settings, plan, candidate, _KIND)).choices[0]
     answer = _ANSWER.match(choice.text)
     if answer is None:
         return [_unreadable(candidate, "classification", choice)]
     labels: list[str] = []
     if answer[1].lower() == "yes":
-        choice = complete(_labels_request(settings, plan, candidate)).choices[0]
+        choice = complete(_question(settings, plan, candidate, _LABELS)).choices[0]
         labels = read_labels(choice.text, cut=is_cut(choice))
         if len(labels) < 2:
             return [_unreadable(candidate, "labels", choice)]
@@ -109,43 +121,20 @@ def _wanted(label: str, inputs: list[str]) -> str:
     return text
 
 
-def _kind_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
-    return _constrained(
+def _question(settings: Settings, plan: Plan, candidate: Candidate, part: _Part) -> Request:
+    """Ask something about the instruction; where the engine is ours the answer follows a grammar."""
+    request = ask(
         settings,
-        ask(
-            settings,
-            settings.prompt("self_instruct_kind"),
-            candidate.instruction,
-            "",
-            max_tokens=_KIND_TOKENS,
-            temperature=0.0,
-            seed=seed_of_choice(plan, _KIND_STEP),
-        ),
-        _YES_OR_NO,
+        settings.prompt(part.prompt),
+        candidate.instruction,
+        "",
+        max_tokens=part.max_tokens,
+        temperature=0.0,
+        seed=seed_of_choice(plan, part.step),
     )
-
-
-def _labels_request(settings: Settings, plan: Plan, candidate: Candidate) -> Request:
-    return _constrained(
-        settings,
-        ask(
-            settings,
-            settings.prompt("self_instruct_labels"),
-            candidate.instruction,
-            "",
-            max_tokens=_LABELS_TOKENS,
-            temperature=0.0,
-            seed=seed_of_choice(plan, _LABELS_STEP),
-        ),
-        _LINES,
-    )
-
-
-def _constrained(settings: Settings, request: Request, grammar: str) -> Request:
-    """The request under a grammar, where the engine is ours and takes one."""
     if settings.backend != "local":
         return request
-    return replace(request, extra={**request.extra, "grammar": grammar})
+    return replace(request, extra={**request.extra, "grammar": part.grammar})
 
 
 def read_labels(text: str, *, cut: bool = False) -> list[str]:

@@ -1,4 +1,5 @@
-"""Runs sandbox calls as another user: `open_as_nobody()` gives a sandbox whose every run is by `nobody`.
+"""What tests share that run programs in a sandbox: `needs_sandbox` skips them where there is none, and
+`open_as_nobody()` gives a sandbox whose every run is by `nobody`.
 
 Root and ordinary users build the sandbox in two different ways; a machine where tests run as root (a
 container, most often) can so try both.
@@ -13,7 +14,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfinstruct.verify.sandbox import LIMITS, Limits, Result
+import pytest
+
+from selfinstruct.verify.sandbox import LIMITS, Limits, Result, SandboxUnavailable, on_path, open_sandbox
 
 ROOT = Path(__file__).parents[1]
 PYTHON = "/usr/bin/python3"
@@ -32,7 +35,7 @@ class AsNobody:
     name = "bwrap"
 
     def find(self, program: str) -> tuple[str, ...]:
-        raise NotImplementedError(program)
+        return on_path(program)
 
     def run(
         self,
@@ -55,6 +58,17 @@ class AsNobody:
         result = pickle.loads(ended.stdout)  # noqa: S301 - our own child's
         assert isinstance(result, Result)
         return result
+
+
+def _missing() -> str:
+    try:
+        open_sandbox("bwrap")
+    except SandboxUnavailable as error:
+        return str(error)
+    return ""
+
+
+needs_sandbox = pytest.mark.skipif(bool(why := _missing()), reason=why)
 
 
 def open_as_nobody() -> AsNobody | str:

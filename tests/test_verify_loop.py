@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import Ended, invented_rows, numbered
 from kill_harness import Case, Series, Stub, command
+from sandbox_user import needs_sandbox
 from scripted import PLAN, Pool, Script
 
 from selfinstruct.errors import InputError, RequestRefused
@@ -22,24 +23,12 @@ from selfinstruct.records import Candidate, Reply, Request
 from selfinstruct.seams import PoolView
 from selfinstruct.settings import make_settings
 from selfinstruct.verify.loop import Verification, verified
-from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
 from selfinstruct.verify.syntax import syntax_verdict
 from selfinstruct.verify.verdict import Verdict, rejection_of
 from selfinstruct.verify.verdict_log import VerdictLog
 from selfinstruct.verify.verifier import Verifier
 
 Cli = Callable[..., Ended]
-
-
-def _missing() -> str:
-    try:
-        open_sandbox("bwrap")
-    except SandboxUnavailable as error:
-        return str(error)
-    return ""
-
-
-needs_sandbox = pytest.mark.skipif(bool(why := _missing()), reason=why)
 
 
 def python(code: str) -> str:

@@ -13,23 +13,12 @@ from typing import Any
 import pytest
 from conftest import Ended
 from kill_harness import command
+from sandbox_user import needs_sandbox
 
 from selfinstruct.verify import loop, run
-from selfinstruct.verify.sandbox import SandboxUnavailable, open_sandbox
 from selfinstruct.verify.toolchains import find_toolchain
 
 Cli = Callable[..., Ended]
-
-
-def _missing() -> str:
-    try:
-        open_sandbox("bwrap")
-    except SandboxUnavailable as error:
-        return str(error)
-    return ""
-
-
-needs_sandbox = pytest.mark.skipif(bool(why := _missing()), reason=why)
 
 
 def row(output: str, instruction: str = "Write a program.", input_: str = "") -> dict[str, str]:
