@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 from selfinstruct.verify.bare import open_bare
 from selfinstruct.verify.bwrap import open_bwrap
 from selfinstruct.verify.run import run_code
-from selfinstruct.verify.sandbox import Sandbox
+from selfinstruct.verify.sandbox import Call, Sandbox
 from selfinstruct.verify.toolchains import find_toolchain
 
 PROGRAMS = {
@@ -56,7 +56,7 @@ def measure(call: Callable[[], object]) -> tuple[float, float, float]:
 
 def start(language: str, code: str | None, sandbox: Sandbox) -> None:
     if code is None:
-        ended = sandbox.run(["/bin/true"], {"main.py": b"x = 1\n"})
+        ended = sandbox.run(Call(["/bin/true"], {"main.py": b"x = 1\n"}))
         assert ended.status == "ok", ended
     else:
         verdict, _ = run_code(language, code, sandbox)
@@ -137,7 +137,7 @@ def beside_requests(rounds: int) -> None:
         def run(stop: threading.Event = stop) -> int:
             count = 0
             while not stop.is_set():
-                sandbox.run(["/bin/sleep", "0.5"], {"main.py": b"x = 1\n"})
+                sandbox.run(Call(["/bin/sleep", "0.5"], {"main.py": b"x = 1\n"}))
                 count += 1
             return count
 

@@ -11,21 +11,18 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from selfinstruct.verify.sandbox import LIMITS, Limits, Result, SandboxUnavailable, on_path, open_sandbox
+from selfinstruct.verify.sandbox import Call, Result, SandboxUnavailable, on_path, open_sandbox
 
 ROOT = Path(__file__).parents[1]
 PYTHON = "/usr/bin/python3"
 CHILD = """
 import pickle, sys
 from selfinstruct.verify.bwrap import Bwrap
-argv, files, stdin, limits, env, folders = pickle.load(sys.stdin.buffer)
-result = Bwrap().run(argv, files, stdin, limits, env=env, folders=folders)
-sys.stdout.buffer.write(pickle.dumps(result))
+sys.stdout.buffer.write(pickle.dumps(Bwrap().run(pickle.load(sys.stdin.buffer))))
 """
 
 
@@ -37,20 +34,10 @@ class AsNobody:
     def find(self, program: str) -> tuple[str, ...]:
         return on_path(program)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        files: Mapping[str, bytes],
-        stdin: bytes = b"",
-        limits: Limits = LIMITS,
-        *,
-        env: Mapping[str, str] | None = None,
-        folders: Sequence[str] = (),
-    ) -> Result:
-        call = pickle.dumps((list(argv), dict(files), stdin, limits, dict(env or {}), tuple(folders)))
+    def run(self, call: Call) -> Result:
         ended = subprocess.run(
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON, "-B", "-c", CHILD],
-            input=call, capture_output=True, cwd=ROOT, check=False, timeout=120,
+            input=pickle.dumps(call), capture_output=True, cwd=ROOT, check=False, timeout=120,
             env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": "/nonexistent"},
         )  # fmt: skip
         if ended.returncode:
@@ -77,7 +64,7 @@ def open_as_nobody() -> AsNobody | str:
         return "only root can become another user"
     sandbox = AsNobody()
     try:
-        sandbox.run(["/bin/true"], {})
+        sandbox.run(Call(["/bin/true"]))
     except (OSError, RuntimeError) as error:
         return f"no sandbox as another user: {str(error).strip().splitlines()[-1:]}"
     return sandbox

@@ -25,6 +25,7 @@ from selfinstruct.verify.container import container_words
 from selfinstruct.verify.sandbox import (
     FOLDER,
     LIMITS,
+    Call,
     Limits,
     Result,
     Sandbox,
@@ -76,11 +77,11 @@ def run_python(sandbox: Sandbox, code: str, limits: Limits = LIMITS, stdin: byte
     path, folders = python()
     if folders and isinstance(sandbox, AsNobody):
         pytest.skip("no Python that another user can read")
-    return sandbox.run([path, "-s", "p.py"], {"p.py": code.encode()}, stdin, limits, folders=folders)
+    return sandbox.run(Call([path, "-s", "p.py"], {"p.py": code.encode()}, stdin, limits, folders=folders))
 
 
 def run_shell(sandbox: Sandbox, code: str, limits: Limits = LIMITS) -> Result:
-    return sandbox.run(["/bin/sh", "p.sh"], {"p.sh": code.encode()}, limits=limits)
+    return sandbox.run(Call(["/bin/sh", "p.sh"], {"p.sh": code.encode()}, limits=limits))
 
 
 def alive(mark: str) -> list[int]:
@@ -295,11 +296,11 @@ def test_program_without_output_channels_is_watched(sandbox: Sandbox) -> None:
 
 KILLED = """
 import sys
-from selfinstruct.verify.sandbox import open_sandbox
+from selfinstruct.verify.sandbox import Call, open_sandbox
 box = open_sandbox("bwrap")
 print("ready", flush=True)
 while True:
-    box.run(["/bin/sh", "p.sh", "{mark}"], {{"p.sh": b"setsid sleep {mark} & sleep {mark}"}})
+    box.run(Call(["/bin/sh", "p.sh", "{mark}"], {{"p.sh": b"setsid sleep {mark} & sleep {mark}"}}))
 """
 
 
@@ -450,7 +451,9 @@ def test_home_environment_and_keys(sandbox: Sandbox, monkeypatch: pytest.MonkeyP
         result = run_python(sandbox, code)
         if not isinstance(sandbox, AsNobody):  # what is shown is found
             path, folders = python()
-            shown = sandbox.run([path, "p.py"], {"p.py": code.encode()}, folders=[*folders, str(tmp_path)])
+            shown = sandbox.run(
+                Call([path, "p.py"], {"p.py": code.encode()}, folders=[*folders, str(tmp_path)])
+            )
             assert f"FOUND {tmp_path}/{secret}" in shown.stdout.decode()
     assert result.stdout.decode().splitlines() == ["nothing", str(["HOME", "LANG", "PATH", "PWD", "TMPDIR"])]
 
@@ -528,10 +531,8 @@ def test_links_in_the_folder_lead_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", ".bashrc", "", "a b", "x\0"])
 def test_names_that_are_not_plain(name: str) -> None:
-    for box in (open_bare(), opened("own")):
-        if not isinstance(box, str):
-            with pytest.raises(ValueError, match="plain"):
-                box.run(["/bin/true"], {name: b""})
+    with pytest.raises(ValueError, match="plain"):
+        Call(["/bin/true"], {name: b""})
 
 
 # --- ordinary use ------------------------------------------------------------------------------------
@@ -544,6 +545,11 @@ def test_a_program_reads_writes_and_ends(sandbox: Sandbox) -> None:
     assert 0 < result.cpu < 5
 
 
+def test_programs_are_found_by_name(sandbox: Sandbox) -> None:
+    assert any(path.endswith("/sh") for path in sandbox.find("sh"))
+    assert sandbox.find("no-program-of-this-name") == ()
+
+
 def test_a_signal_is_told(sandbox: Sandbox) -> None:
     result = run_shell(sandbox, "kill -SEGV $$")
     assert (result.status, result.code) == ("signal", signal.SIGSEGV)
@@ -551,9 +557,9 @@ def test_a_signal_is_told(sandbox: Sandbox) -> None:
 
 def test_input_that_nobody_reads(sandbox: Sandbox) -> None:
     assert run_shell(sandbox, "exec <&-; echo", replace(SHORT, seconds=20)).status == "ok"
-    result = sandbox.run(["/bin/sh", "p.sh"], {"p.sh": b"wc -c"}, b"x" * (3 * MIB))
+    result = sandbox.run(Call(["/bin/sh", "p.sh"], {"p.sh": b"wc -c"}, b"x" * (3 * MIB)))
     assert result.stdout.strip() == str(3 * MIB).encode()
-    result = sandbox.run(["/bin/true"], {}, b"x" * (3 * MIB))
+    result = sandbox.run(Call(["/bin/true"], stdin=b"x" * (3 * MIB)))
     assert result.status == "ok"
 
 

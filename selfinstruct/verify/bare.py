@@ -11,10 +11,9 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from selfinstruct.verify.sandbox import LIMITS, Ending, Limits, Result, check_names, on_path
+from selfinstruct.verify.sandbox import Call, Ending, Limits, Result, on_path
 from selfinstruct.verify.watch import tree, watch
 
 # Limits of the shell's own: other systems than Linux have no `prlimit`. Sizes in units of 1024 bytes, those
@@ -36,21 +35,10 @@ class Bare:
         """Its paths on this machine: what is there can be shown to a program."""
         return on_path(program)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        files: Mapping[str, bytes],
-        stdin: bytes = b"",
-        limits: Limits = LIMITS,
-        *,
-        env: Mapping[str, str] | None = None,
-        folders: Sequence[str] = (),
-    ) -> Result:
+    def run(self, call: Call) -> Result:
         """Run one program to its end; see `sandbox.Sandbox`. It sees every folder anyway."""
-        del folders
-        check_names(files)
         with tempfile.TemporaryDirectory(prefix="selfinstruct-", ignore_cleanup_errors=True) as folder:
-            for name, content in files.items():
+            for name, content in call.files.items():
                 Path(folder, name).write_bytes(content)
             place = {
                 "PATH": os.environ.get("PATH", os.defpath),
@@ -59,11 +47,11 @@ class Bare:
                 "LANG": "C.UTF-8",
             }
             ended = watch(
-                [*_launch(limits), *argv],
-                stdin,
-                limits,
+                [*_launch(call.limits), *call.argv],
+                call.stdin,
+                call.limits,
                 end=_kill,
-                env={**place, **(env or {})},
+                env={**place, **call.env},
                 folder=folder,
             )
         code = ended.returncode

@@ -18,17 +18,16 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selfinstruct.verify.sandbox import (
     FOLDER,
-    LIMITS,
+    Call,
     Ending,
     Limits,
     Result,
     SandboxUnavailable,
-    check_names,
     on_path,
 )
 from selfinstruct.verify.syscalls import MACHINES, make_filter
@@ -88,7 +87,7 @@ def open_bwrap() -> Bwrap:
             "sandbox bwrap: this kernel does not tell a process's children (PROC_CHILDREN)"
         )
     sandbox = Bwrap()
-    sandbox.run(["/bin/true"], {})
+    sandbox.run(Call(["/bin/true"]))
     return sandbox
 
 
@@ -101,37 +100,28 @@ class Bwrap:
         """Its paths on this machine: what is there can be shown to a program."""
         return on_path(program)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        files: Mapping[str, bytes],
-        stdin: bytes = b"",
-        limits: Limits = LIMITS,
-        *,
-        env: Mapping[str, str] | None = None,
-        folders: Sequence[str] = (),
-    ) -> Result:
+    def run(self, call: Call) -> Result:
         """Run one program to its end; see `sandbox.Sandbox`."""
-        check_names(files)
+        limits = call.limits
         root = _is_root()
         user = _FIRST_USER + (os.getpid() << 7) % _FIRST_USER + next(_turns) % 128 if root else _USER
         with contextlib.ExitStack() as open_files:
-            kept = [open_files.enter_context(_in_memory(content)) for content in files.values()]
+            kept = [open_files.enter_context(_in_memory(content)) for content in call.files.values()]
             passwd = open_files.enter_context(_in_memory(f"box:x:{user}:{user}::{FOLDER}:/bin/sh\n".encode()))
             group = open_files.enter_context(_in_memory(f"box:x:{user}:\n".encode()))
             rules = open_files.enter_context(_in_memory(make_filter(platform.machine())))
-            words = [*_namespaces(root), *_view(limits, folders)]
-            for name, number in zip(files, kept, strict=True):
+            words = [*_namespaces(root), *_view(limits, call.folders)]
+            for name, number in zip(call.files, kept, strict=True):
                 words += ["--perms", "0666", "--file", str(number), f"{FOLDER}/{name}"]
             words += ["--perms", "0444", "--file", str(passwd), "/etc/passwd"]
             words += ["--perms", "0444", "--file", str(group), "/etc/group"]
             # Only now: bwrap makes its mount points in these two.
             words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", FOLDER, "--seccomp", str(rules)]
-            for variable, value in {**_PLACE, **(env or {})}.items():
+            for variable, value in {**_PLACE, **call.env}.items():
                 words += ["--setenv", variable, value]
-            command = [_path("bwrap"), *words, "--", *_launch(limits, user if root else None), *argv]
+            command = [_path("bwrap"), *words, "--", *_launch(limits, user if root else None), *call.argv]
             ended = watch(
-                command, _ANSWER + stdin, limits, end=_kill, env={}, greeting=_GREETING, own_network=True,
+                command, _ANSWER + call.stdin, limits, end=_kill, env={}, greeting=_GREETING, own_network=True,
                 descriptors=(*kept, passwd, group, rules),
             )  # fmt: skip
         return _result(ended)

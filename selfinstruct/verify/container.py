@@ -13,17 +13,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from selfinstruct.verify.sandbox import (
     FOLDER,
-    LIMITS,
+    Call,
     Ending,
     Limits,
     Result,
     SandboxUnavailable,
-    check_names,
 )
 from selfinstruct.verify.watch import watch
 
@@ -92,34 +91,24 @@ class Container:
 
     def find(self, program: str) -> tuple[str, ...]:
         """Its path in the image."""
-        said = self.run(["/bin/sh", "-c", 'command -v "$0"', program], {})
+        said = self.run(Call(["/bin/sh", "-c", 'command -v "$0"', program]))
         path = said.stdout.decode("utf-8", "replace").strip()
         return (path,) if said.status == "ok" and path.startswith("/") else ()
 
-    def run(
-        self,
-        argv: Sequence[str],
-        files: Mapping[str, bytes],
-        stdin: bytes = b"",
-        limits: Limits = LIMITS,
-        *,
-        env: Mapping[str, str] | None = None,
-        folders: Sequence[str] = (),
-    ) -> Result:
+    def run(self, call: Call) -> Result:
         """Run one program to its end; see `sandbox.Sandbox`. Folders of this machine stay out."""
-        del folders
-        check_names(files)
+        limits = call.limits
         name = f"selfinstruct-{os.getpid()}-{next(_turns)}"
         with tempfile.TemporaryDirectory(prefix="selfinstruct-") as folder:
             Path(folder).chmod(0o755)
-            for file, content in files.items():
+            for file, content in call.files.items():
                 Path(folder, file).write_bytes(content)
                 Path(folder, file).chmod(0o644)
-            words = container_words(name, folder, self.image, limits, env or {})
-            program = ["/bin/sh", "-c", _LAUNCH, f"{limits.seconds:g}", *argv]
+            words = container_words(name, folder, self.image, limits, call.env)
+            program = ["/bin/sh", "-c", _LAUNCH, f"{limits.seconds:g}", *call.argv]
             ours = Limits(seconds=limits.seconds + _START_SECONDS, output_bytes=limits.output_bytes)
             ended = watch(
-                [self.engine, *words, *program], stdin, ours,
+                [self.engine, *words, *program], call.stdin, ours,
                 end=functools.partial(self._end, name), env=os.environ, census=False,
             )  # fmt: skip
         code, cpu = ended.returncode, 0.0  # the engine's client does not tell the program's

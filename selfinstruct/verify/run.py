@@ -14,7 +14,7 @@ from selfinstruct.records import JSON
 from selfinstruct.verify.code import Found, find_code
 from selfinstruct.verify.lacking import CONTEXT, DIALECT, needs_context, what_is_lacking
 from selfinstruct.verify.programs import JOINABLE, NO_PROGRAMS, RUNNABLE, Layout, lay_out
-from selfinstruct.verify.sandbox import Result, Sandbox
+from selfinstruct.verify.sandbox import Call, Result, Sandbox
 from selfinstruct.verify.toolchains import Toolchain, find_toolchain
 from selfinstruct.verify.verdict import Status, Verdict
 
@@ -145,7 +145,7 @@ def _start(layout: Layout, toolchain: Toolchain, input_: str, sandbox: Sandbox) 
         files["steps.sh"] = f"{first} </dev/null || exit {_COMPILE_FAILED}\nexec {second}\n".encode()
         argv = ["/bin/sh", "steps.sh"]
     env = {**layout.env, **dict(toolchain.env)}
-    return sandbox.run(argv, files, given, layout.limits, env=env, folders=toolchain.folders)
+    return sandbox.run(Call(argv, files, given, layout.limits, env, toolchain.folders))
 
 
 def _printed(result: Result) -> str:

@@ -33,7 +33,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -77,6 +77,36 @@ LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A program to be run once.
+
+    Attributes:
+        argv: the program and its words, which must be ours: a stranger's code goes into a file.
+        files: put into the working folder before: plain names and contents.
+        stdin: what it can read.
+        limits: what it may use.
+        env: variables besides PATH, HOME, TMPDIR, LANG.
+        folders: of this machine, that it may read besides the system's.
+
+    Raises:
+        ValueError: a file's name is more than a plain name, and could lead out of the folder.
+    """
+
+    argv: Sequence[str]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    stdin: bytes = b""
+    limits: Limits = LIMITS
+    env: Mapping[str, str] = field(default_factory=dict)
+    folders: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            plain = name.replace("_", "").replace("-", "").replace(".", "")
+            if not (plain.isascii() and plain.isalnum()) or name.startswith("."):
+                raise ValueError(f"not a plain file name: {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """How a program ended.
 
@@ -111,29 +141,11 @@ class Sandbox(Protocol):
     def find(self, program: str) -> tuple[str, ...]:
         """The paths of programs of this name, the user's first choice first."""
 
-    def run(
-        self,
-        argv: Sequence[str],
-        files: Mapping[str, bytes],
-        stdin: bytes = b"",
-        limits: Limits = LIMITS,
-        *,
-        env: Mapping[str, str] | None = None,
-        folders: Sequence[str] = (),
-    ) -> Result:
+    def run(self, call: Call) -> Result:
         """Run one program to its end.
-
-        Args:
-            argv: the program and its words, which must be ours: a stranger's code goes into a file.
-            files: put into the working folder before: plain names and contents.
-            stdin: what it can read.
-            limits: what it may use.
-            env: variables besides PATH, HOME, TMPDIR, LANG.
-            folders: of this machine, that it may read besides the system's.
 
         Raises:
             SandboxUnavailable: the sandbox itself failed.
-            ValueError: a file's name is not plain.
         """
 
 
@@ -173,15 +185,3 @@ def on_path(program: str) -> tuple[str, ...]:
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     found = (shutil.which(program, path=place) for place in places if Path(place).is_absolute())
     return tuple(dict.fromkeys(path for path in found if path))
-
-
-def check_names(files: Mapping[str, bytes]) -> None:
-    """Refuse names of files that are more than a plain name.
-
-    Raises:
-        ValueError: one of them could lead out of the folder.
-    """
-    for name in files:
-        plain = name.replace("_", "").replace("-", "").replace(".", "")
-        if not (plain.isascii() and plain.isalnum()) or name.startswith("."):
-            raise ValueError(f"not a plain file name: {name!r}")

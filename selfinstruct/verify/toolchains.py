@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from selfinstruct.verify.programs import GO_SETTINGS
-from selfinstruct.verify.sandbox import Limits, Sandbox, SandboxUnavailable
+from selfinstruct.verify.sandbox import Call, Limits, Sandbox, SandboxUnavailable
 from selfinstruct.weights import cache_folder
 
 _ASK_SECONDS = 20.0
@@ -81,7 +81,7 @@ def find_toolchain(sandbox: Sandbox, language: str) -> Toolchain | None:
     for path in dict.fromkeys(_candidates(sandbox, language)):
         folders = () if sandbox.name == "container" else _folders(path)
         try:
-            said = sandbox.run([path, *words], {}, limits=_TRIAL, folders=folders)
+            said = sandbox.run(Call([path, *words], limits=_TRIAL, folders=folders))
         except SandboxUnavailable:  # it worked before: it is this path that it cannot show
             continue
         if said.status == "ok":
