@@ -61,7 +61,7 @@ def tokenize(
     from dataclasses import asdict
 
     from selfinstruct.data.chat_templates import find_template
-    from selfinstruct.data.outputs import refuse_replacing
+    from selfinstruct.data.outputs import refuse_owned, refuse_replacing
     from selfinstruct.data.reading import bad_rows_of, read_examples
     from selfinstruct.data.token_files import check_store, write_tokens
     from selfinstruct.data.tokens import Job, Shape, TokenCounts, encode, fit_template, load_vocabulary
@@ -73,6 +73,7 @@ def tokenize(
     job = Job(vocabulary, fitted, Shape(max_tokens, pad, pack, seed), control)
     check_store(output, format_, job)
     refuse_replacing([bad_rows_of(output)], [source], split)
+    refuse_owned(output, "tokenize")
     with open_bad_rows(output, skip_bad) as bad, open_bar() as progress:
 
         def refuse(example: Example, why: str) -> None:

@@ -160,6 +160,25 @@ def test_rows_kept_aside_do_not_take_the_place_of_the_input(cli: Cli, folder: Pa
     assert everything(folder) == before
 
 
+@pytest.mark.parametrize("words", [("curate", "--exact"), ("export",), ("mix",)], ids=lambda words: words[0])
+def test_bad_rows_of_an_earlier_time_are_gone_after_a_good_one(
+    cli: Cli, folder: Path, words: tuple[str, ...]
+) -> None:
+    command, *more = words
+    source = "mix.toml" if command == "mix" else "in.json"
+    run = [command, source, "-o", "out.jsonl", *more, "--skip-bad"]
+    bad = folder / "out.jsonl.bad.jsonl"
+    (folder / "in.json").write_text(json.dumps([*ROWS, {"instruction": 1, "output": "x"}]))
+    assert cli(*run).status == 0
+    assert json.loads(bad.read_text())["row"] == len(ROWS)
+    (folder / "in.json").write_text("[{")
+    refused(cli(*run), "in.json")
+    assert bad.exists()
+    (folder / "in.json").write_text(json.dumps(ROWS))
+    assert cli(*run).status == 0
+    assert not bad.exists()
+
+
 WHOLE: list[dict[str, Any]] = [
     {**ROWS[0], "system": "Be brief.", "language": "python", "id": 7, "score": 3, "tags": ["a", {"b": None}]},
     {"id": "x", "output": ROWS[1]["output"], "instruction": ROWS[1]["instruction"], "input": "", "system": "",

@@ -159,6 +159,7 @@ def test_the_file_has_to_be_there_and_to_be_toml(tmp_path: Path) -> None:
         (None, "cannot read the settings"),
         (b"num = = 3", "not a TOML file"),
         (b"\xff\xfe", "not a TOML file"),
+        (b"num = " + b"[" * 100_000, "not a TOML file"),
         (b"num = 3\nnum = 4", "not a TOML file"),
     ]:
         if data is not None:

@@ -365,3 +365,19 @@ def test_an_empty_folder_may_be_there(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "x").touch()
     with pytest.raises(InputError, match="already there"):
         check_store(tmp_path / "out", "arrow", job_of(folder, "oasst", Shape(10)))
+
+
+def test_neither_a_run_nor_the_rows_that_are_read_are_written_over(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
+    source, run = tmp_path / "tokens.bad.jsonl", tmp_path / "tasks.run"
+    source.write_text(json.dumps(invented_rows(1)[0]) + "\n")
+    run.mkdir()
+    (run / "journal.jsonl").write_text('{"k": 0, "decisions": []}\n')
+    words = ("--tokenizer", folder, "--template", "chatml", "--skip-bad")
+    for output, part in (("tokens", "what is read"), ("tasks.json", "is the dataset of a run")):
+        ended = cli("tokenize", source, "-o", tmp_path / output, *words)
+        assert (ended.status, ended.err.count("\n")) == (2, 1)
+        assert part in ended.err
+        assert not (tmp_path / output).exists()
+    assert source.exists()
