@@ -229,4 +229,5 @@ def test_limits_that_headers_tell_slow_a_run_down_before_it_is_refused(cli: Cli,
         assert ended.status == 0, ended.err
         assert len(stub.requests) > 80
     failures = status(cli, tmp_path / "x.json")["failures"]
-    assert failures.get("http_429", 0) <= 10
+    # As many as may be under way when the first word comes; without any word there are some 25.
+    assert failures.get("http_429", 0) <= 16
