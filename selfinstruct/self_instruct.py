@@ -51,6 +51,14 @@ _KIND = _Part("self_instruct_kind", 1, 16, 'root ::= "Yes" | "No"')
 _LABELS = _Part("self_instruct_labels", 2, 120, _LINES)
 _FIRST_STEP = 3  # of the instances
 _ANSWER = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+_FIXED = frozenset({"yes", "no", "true", "false", "valid", "invalid"})
+# What begins so asks for something that has to be made or told: no model need be asked for that.
+_MAKES = re.compile(
+    r"\A\W*(?:please\s+)?(?:write|create|implement|build|develop|design|define|generate|make|add|complete|fill|extend|fix|"
+    r"mend|port|convert|translate|rewrite|refactor|optimi[sz]e|simplify|set\s+up|configure|annotate|document|explain|"
+    r"describe|summari[sz]e|review|why|how)\b(?!\s+(?:many|often|long|much)\b)",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"^\s*(?:[-*\u2022]\s+|\d{1,2}[.)]\s+)?")
 
 
@@ -59,22 +67,38 @@ def self_instruct(settings: Settings, plan: Plan, view: PoolView, complete: Comp
     candidate, points = write_instruction(settings, plan, view, complete, name_language=False)
     if candidate.rejection is not None:
         return [candidate]
-    choice = complete(_question(settings, plan, candidate, _KIND)).choices[0]
-    answer = _ANSWER.match(choice.text)
-    if answer is None:
-        return [_unreadable(candidate, "classification", choice)]
-    labels: list[str] = []
-    if answer[1].lower() == "yes":
-        choice = complete(_question(settings, plan, candidate, _LABELS)).choices[0]
-        labels = read_labels(choice.text, cut=is_cut(choice))
-        if len(labels) < 2:
-            return [_unreadable(candidate, "labels", choice)]
+    found = [] if _MAKES.match(candidate.instruction) else _labels(settings, plan, candidate, complete)
+    if isinstance(found, Candidate):
+        return [found]
+    if labels := found:
         candidate, plan = replace(candidate, kind=CLASSIFICATION), replace(plan, kind=CLASSIFICATION)
     if labels or points:
         return _instances(settings, plan, candidate, labels, complete)
     candidate = with_language(candidate, plan)
     (choice, *_) = complete(output_request(settings, plan, candidate, _FIRST_STEP)).choices
     return [answered(settings, plan, candidate, choice)]
+
+
+def _labels(
+    settings: Settings, plan: Plan, candidate: Candidate, complete: Complete
+) -> list[str] | Candidate:
+    """The labels of a task that is a classification, none of another, or the candidate where a reply is unreadable.
+
+    The models of the embedded engine call nearly everything a classification: there its labels have to be named.
+    """
+    choice = complete(_question(settings, plan, candidate, _KIND)).choices[0]
+    answer = _ANSWER.match(choice.text)
+    if answer is None:
+        return _unreadable(candidate, "classification", choice)
+    if answer[1].lower() == "no":
+        return []
+    choice = complete(_question(settings, plan, candidate, _LABELS)).choices[0]
+    labels = read_labels(choice.text, cut=is_cut(choice))
+    if settings.backend == "local":
+        text = candidate.instruction.casefold()
+        labels = [label for label in labels if label.casefold() in _FIXED or label.casefold() in text]
+        return labels if len(labels) > 1 else []
+    return labels if len(labels) > 1 else _unreadable(candidate, "labels", choice)
 
 
 def _instances(

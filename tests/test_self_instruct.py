@@ -57,6 +57,30 @@ def test_input_first_for_what_is_no_classification() -> None:
     assert len({request.seed for request in script.asked}) == 6
 
 
+@pytest.mark.parametrize("text", ["Write a queue.", "Please set up a loop.", "How do I list files?"])
+def test_what_is_to_be_made_or_told_is_none_and_nobody_is_asked(text: str) -> None:
+    (found,) = run(CHAT, script := Script(text, "x = 1"))
+    assert (found.output, found.kind) == ("x = 1", "write")
+    assert len(script.asked) == 2
+
+
+def test_the_embedded_engine_has_to_name_labels_of_the_task() -> None:
+    script = Script(SEVERITY, "Yes", "info\nfatal\nerror\n", "started\n```", "failed\n```")
+    found = run(LOCAL, script, SEES)
+    assert [one.output for one in found] == ["info", "error"]
+    script = Script(
+        "Print the time of this program.",
+        "Yes",
+        "late\nearly\n",
+        "x = 1\n```",
+        "12\n```",
+        "y = 2\n```",
+        "13\n```",
+    )
+    found = run(LOCAL, script, SEES)
+    assert [one.kind for one in found] == ["write", "write"]
+
+
 def test_output_first_for_a_classification() -> None:
     script = Script(SEVERITY, "Yes", "info\nwarning\nerror", "started", "disk is nearly full")
     first, second = run(CHAT, script, SEES)
@@ -208,9 +232,9 @@ def replies_of(folder: Path) -> Path:
         sort = f"Say which {a} {b} this {c} of {d} reports: none, lost, late."
         steps += [
             [sort, "Yes", "none\nlost\nlate", f"{a} is up {group}", f"{b} gone {group}"],
-            [f"Explain how the {c} {d} given below grows.", "No", f"{c} = grow({group})",
+            [f"Explain how the {c} {d} given below grows.", f"{c} = grow({group})",
              f"It grows the {c} by {group}.", f"{d}.extend({group})", f"It extends the {d}, {group}."],
-            [f"Write down why an {e} {f} is safe.", "No", f"A frozen {e} is safe."],
+            [f"Write down why an {e} {f} is safe.", f"A frozen {e} is safe."],
             [sort],
         ]  # fmt: skip
     file = folder / "in.jsonl"
