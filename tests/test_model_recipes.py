@@ -67,12 +67,10 @@ def data(tmp_path: Path) -> Path:
 def test_self_instruct(tmp_path: Path) -> None:
     journal, _ = run(tmp_path, "generate", "--recipe", "self-instruct", "-n", 1, "--max-requests", 30)
     # The grammars hold: whether it is a classification, and its labels, can always be read.
-    parts = [found["evidence"]["part"] for found in decisions(journal) if found.get("reason") == "unreadable"]
-    assert set(parts) <= {"labels"}
+    assert decisions(journal)
+    assert "unreadable" not in {found.get("reason") for found in decisions(journal)}
     replies = (tmp_path / "out.run" / "replies.jsonl").read_text().splitlines()
-    kinds = [json.loads(line)["text"] for line in replies if json.loads(line)["key"].endswith(".1")]
-    assert kinds
-    assert set(kinds) <= {"Yes", "No"}
+    assert all(json.loads(line)["text"] for line in replies)
 
 
 def test_judge(tmp_path: Path, data: Path) -> None:
