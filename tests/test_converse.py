@@ -18,7 +18,13 @@ from selfinstruct.data.reading import read_examples
 from selfinstruct.data.word_vectors import DIMENSIONS, word_vectors
 from selfinstruct.derive.conversation_files import MARKS, estimate
 from selfinstruct.derive.conversations import Block, lay_out, mean_similarity, measure
-from selfinstruct.derive.converse import ConverseSettings, _asked_before, clean_question, converse
+from selfinstruct.derive.converse import (
+    _NO_QUESTION,
+    ConverseSettings,
+    _asked_before,
+    clean_question,
+    converse,
+)
 from selfinstruct.derive.worklist import WorkList
 from selfinstruct.errors import RequestRefused
 from selfinstruct.records import Rejection, Source
@@ -373,3 +379,20 @@ def test_the_real_model_makes_turns(cli: Cli, tmp_path: Path, tasks: Path) -> No
     ended = cli("converse", tasks, "-o", output, *words)
     assert ended.status == 0, ended.err
     assert sum(len(talk["messages"]) for talk in json.loads(output.read_text())) >= 6
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("Sure!", False),
+        ("Understood. I will use it.", False),
+        ("Thank you, that works.", False),
+        ("The programmer asks whether it is safe.", False),
+        ("Yes, and what if the list is empty?", True),
+        ("No. Can you sort it the other way round?", True),
+        ("The second line fails for me. Why?", True),
+        ("Now write a test for it.", True),
+    ],
+)
+def test_only_what_can_be_answered_is_a_message(text: str, asks: bool) -> None:
+    assert (_NO_QUESTION.match(text) is None) is asks

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -35,6 +36,18 @@ _SPEAKER: Final = {"system": "Rules", "user": "Programmer", "assistant": "Assist
 _LABEL = re.compile(
     r"^[\s*#>-]*(?:the )?(?:programmer|user|follow-up|question|human)[\s*]*:[\s*]*", re.IGNORECASE
 )
+# Thanks, assent, and talk about the programmer are no message that anybody could answer.
+_NO_QUESTION = re.compile(
+    r"\A\W*(?:sure|certainly|of course|okay|ok|great|understood|thanks?|thank you|i see|got it|yes|no|"
+    r"you(?:'|\u2019)re welcome|perfect|sounds good)\b[^?]{0,200}\Z|\A\W*the (?:programmer|assistant)\b",
+    re.IGNORECASE,
+)
+# The embedded engine begins as a programmer would: small models would rather thank, or answer.
+_ASKS = (
+    "Can you", "Could you", "Would it", "Will it", "Does", "Do I", "Is it", "Is there", "Are", "What", "Why", "How",
+    "When", "Where", "Which", "Please", "Now", "Add", "Change", "Write", "Show", "Explain", "Make", "Use", "Rewrite",
+)  # fmt: skip
+_GRAMMAR = "root ::= (" + " | ".join(f'"{word} "' for word in _ASKS) + r") [^\n\r.?!]{10,250} [.?!]"
 _OTHER = re.compile(r"^\W*(?:the )?(?:assistant|answer|response)\W*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -81,6 +94,8 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
         return _given_up(candidate, Rejection("cut_off", {"part": "question"}))
     if not question:
         return _given_up(candidate, Rejection("empty_reply", {"part": "question"}))
+    if _NO_QUESTION.match(question):
+        return _given_up(candidate, Rejection("no_question", {"found": question[:80]}))
     if (before := _asked_before(question, said)) is not None:
         return _given_up(candidate, Rejection("repeated_question", {"before": before}))
     asked = [*said, ("user", question)]
@@ -134,7 +149,7 @@ def _told(said: Said) -> str:
 
 def _question_request(settings: ConverseSettings, plan: Plan, said: Said, turn: int) -> Request:
     spoken = [one for one in said if one[0] != "system"]
-    return ask(
+    request = ask(
         settings,
         "",
         settings.prompt("converse_question", conversation=_told(spoken)),
@@ -143,6 +158,9 @@ def _question_request(settings: ConverseSettings, plan: Plan, said: Said, turn: 
         temperature=settings.temperature or 0.0,
         seed=seed_of_choice(plan, 2 * turn),
     )
+    if settings.backend != "local":
+        return request
+    return replace(request, extra={**request.extra, "grammar": _GRAMMAR})
 
 
 def _answer_request(settings: ConverseSettings, plan: Plan, said: Said, turn: int) -> Request:
