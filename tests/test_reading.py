@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from conftest import invented_rows
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -165,6 +165,7 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=120, deadline=None)
+@example({"input": None, "output": None, "system": None}, "alpaca")
 @given(st.dictionaries(NAMES, ANYTHING, max_size=6), st.sampled_from([None, *FORMS]))
 def test_any_json_is_a_row_or_is_refused_in_words(value: dict[str, Any], form: Any) -> None:
     found, why = tried(value, form)

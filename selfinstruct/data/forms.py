@@ -104,7 +104,7 @@ def _rest(row: dict[str, JSON], used: Iterable[str | None]) -> tuple[float | Non
 def _alpaca(row: dict[str, JSON]) -> Example:
     """instruction, input, output; with `system` and `history` ([question, answer] pairs) where they are."""
     if len(row) == 3 and "input" in row:  # the plain row, by far the commonest
-        question, given, answer = row["instruction"], row["input"], row.get("output")
+        question, given, answer = row.get("instruction"), row["input"], row.get("output")
         if type(question) is type(given) is type(answer) is str:
             return Example((Message("user", question), Message("assistant", answer)), given)
     given_in, answer_in = _first(row, INPUTS), _first(row, ANSWERS) or "output"
