@@ -334,6 +334,18 @@ def test_a_refused_request_leaves_the_turns_before_it() -> None:
     assert second.rejection == Rejection("request_refused", {"message": "too long", "turn": 2})
 
 
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [("What happens if the file is deleted while it is read?", "prompt_leak"), ("Sure!", "no_question")],
+)
+def test_a_message_that_is_none_is_not_answered(reply: str, reason: str) -> None:
+    given = {"inputs": ["in.json"], "output": "x.json", "backend": "openai", "model": "m", "turns": 1}
+    plan = WorkList([Source("ab", "Add two numbers.", "", "1 + 2")]).plan(0, Pool())
+    (found,) = converse(make_run_settings(ConverseSettings, given), plan, Pool(), Script(reply))
+    assert found.rejection is not None
+    assert found.rejection.reason == reason
+
+
 def test_the_dry_run_shows_both_prompts_and_stray_flags_are_refused(
     cli: Cli, tmp_path: Path, tasks: Path
 ) -> None:

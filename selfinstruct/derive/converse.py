@@ -96,6 +96,9 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
         return _given_up(candidate, Rejection("empty_reply", {"part": "question"}))
     if _NO_QUESTION.match(question):
         return _given_up(candidate, Rejection("no_question", {"found": question[:80]}))
+    shown = settings.prompt("converse_question", conversation="").splitlines()
+    if (line := _asked_before(question, [("user", line) for line in shown if line])) is not None:
+        return _given_up(candidate, Rejection("prompt_leak", {"field": "instruction", "found": line}))
     if (before := _asked_before(question, said)) is not None:
         return _given_up(candidate, Rejection("repeated_question", {"before": before}))
     asked = [*said, ("user", question)]
