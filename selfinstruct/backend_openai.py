@@ -6,22 +6,18 @@ this project. It does not retry what may pass, keep to a rate or count a budget:
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import logging
-import math
 import os
-import socket
 import threading
 import time
-import weakref
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from selfinstruct.errors import BackendError, InputError, RequestRefused, SelfInstructError, Transient
+from selfinstruct.http_pool import HttpPool
 from selfinstruct.openai_wire import (
     Refusal,
     clean_line,
@@ -40,9 +36,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 OFFICIAL_URL = "https://api.openai.com/v1"
-MAX_BODY = 8 * 1024 * 1024  # bytes; the longest honest answers are a hundred times smaller
-MAX_FILE = 4 * 1024**3  # bytes of a batch's answers; one batch has at most 50,000
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 QUIET_LOGGERS = ("openai", "httpx2", "httpcore2")  # below WARNING they tell addresses and headers
 
 
@@ -96,15 +89,13 @@ class OpenAIBackend:
         self._lock = threading.Lock()
         self._left_out: frozenset[str] = frozenset()
         self._told: set[str] = set()
-        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._answered = self._replied = False
-        self._closed = False
         self._patterns: dict[str, httpx2.Request] = {}
-        self._http, self._client = self._open(urlunsplit(url), key or "no-key", login, max_connections)
+        self._pool, self._client = self._open(urlunsplit(url), key or "no-key", login, max_connections)
 
     def _open(
         self, url: str, key: str, login: tuple[str, str] | None, max_connections: int
-    ) -> tuple[httpx2.Client, openai.OpenAI]:
+    ) -> tuple[HttpPool, openai.OpenAI]:
         import httpx2
         import openai
 
@@ -112,28 +103,15 @@ class OpenAIBackend:
             logger = logging.getLogger(name)
             logger.setLevel(max(logger.level, logging.WARNING))
         try:
-            http = httpx2.Client(
-                auth=login,
-                timeout=httpx2.Timeout(self.timeout, connect=min(self.timeout, 10.0), pool=None),
-                limits=httpx2.Limits(
-                    max_connections=max_connections, max_keepalive_connections=max_connections
-                ),
-                # Compressed answers could not be held to a size by counting their bytes.
-                headers={"Accept-Encoding": "identity"},
-                # A POST that is redirected may silently become a GET: say where it leads instead.
-                follow_redirects=False,
-                # A server on this very machine is not reached through a proxy.
-                trust_env=not (url.startswith("http:") and urlsplit(url).hostname in LOOPBACK),
-                event_hooks={"request": [self._watch], "response": [self._receive]},
-            )
+            pool = HttpPool(url, login, self.timeout, max_connections, self._hear)
         except (ImportError, ValueError, httpx2.InvalidURL):
-            http = None
-        if http is None:
+            pool = None
+        if pool is None:
             raise InputError(
                 "a proxy in the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY must look"
                 " like http://host:port (for socks5:// install 'httpx2[socks]')"
             )
-        return http, openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=http)
+        return pool, openai.OpenAI(api_key=key, base_url=url, max_retries=0, http_client=pool.front)
 
     def complete(self, key: str, request: Request) -> Reply:  # noqa: ARG002 - only a replay needs the key
         """Answer one request; see `seams.Backend`.
@@ -213,13 +191,7 @@ class OpenAIBackend:
 
     def close(self) -> None:
         """End all connections; requests under way fail as `Transient`. May be called twice."""
-        self._closed = True
-        # Closing a socket does not wake a thread that waits on it; shutting it down does.
-        with self._lock:
-            sockets = list(self._sockets)
-        for sock in sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        self._pool.close()
         self._client.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
@@ -240,7 +212,7 @@ class OpenAIBackend:
             return answer
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return self._try(
-            lambda: self._http.send(
+            lambda: self._pool.send(
                 httpx2.Request(
                     "POST",
                     pattern.url,
@@ -274,7 +246,7 @@ class OpenAIBackend:
         except SelfInstructError:
             raise
         except Exception as error:
-            if not self._closed:
+            if not self._pool.closed:
                 raise
             failure = Transient(f"the connection was closed ({type(error).__name__})")
         raise failure
@@ -286,7 +258,7 @@ class OpenAIBackend:
         if isinstance(cause, httpx2.DecodingError):
             return Transient(f"an answer of {self.url} could not be decompressed", kind="bad_reply")
         reached_nothing = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
-        if isinstance(cause, reached_nothing) and not (self._answered or self._closed):
+        if isinstance(cause, reached_nothing) and not (self._answered or self._pool.closed):
             hint = "is the server running, and --base-url right?"
             if "CERTIFICATE_VERIFY_FAILED" in told:
                 hint = "if the certificate is your own, name its file in SSL_CERT_FILE"
@@ -321,60 +293,17 @@ class OpenAIBackend:
         if is_new:
             log.warning("%s", message)
 
-    def _watch(self, request: httpx2.Request) -> None:
-        request.extensions = {**request.extensions, "trace": self._trace}
-
-    def _trace(self, event: str, info: dict[str, Any]) -> None:
-        """Note each new socket, so that `close` can wake the threads that wait on one."""
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            with self._lock:
-                self._sockets.add(info["return_value"].get_extra_info("socket"))
-
-    def _receive(self, response: httpx2.Response) -> None:
-        """Look at an answer before its body is read: limits, and no body without an end."""
+    def _hear(self, headers: Mapping[str, str]) -> None:
+        """Pass on what an answer tells of limits."""
         self._answered = True
         if self.on_headers is not None:
             limits = {
                 name.lower(): value
-                for name, value in response.headers.items()
+                for name, value in headers.items()
                 if name.lower().startswith(("x-ratelimit-", "retry-after"))
             }
             if limits:
                 self.on_headers(limits)
-        # A compressed body (against our word) can grow a thousandfold when it is read.
-        most = MAX_BODY // 64 if response.headers.get("content-encoding") else MAX_BODY
-        until = time.monotonic() + self.timeout
-        if response.request.url.path.endswith("/content"):  # a file of many answers, read line by line
-            most, until = MAX_FILE, math.inf
-        response.stream = capped_stream()(response.stream, most, until)
-
-
-@functools.cache
-def capped_stream() -> Callable[[Any, int, float], httpx2.SyncByteStream]:
-    """The class of a body that ends with one of our errors after so many bytes, or at a deadline.
-
-    It is made on first use because its base stands in a package that is slow to import.
-    """
-    import httpx2
-
-    class Capped(httpx2.SyncByteStream):
-        def __init__(self, stream: httpx2.SyncByteStream, most: int, deadline: float) -> None:
-            self.stream, self.most, self.deadline = stream, most, deadline
-
-        def __iter__(self) -> Iterator[bytes]:
-            size = 0
-            for chunk in self.stream:
-                size += len(chunk)
-                if size > self.most:
-                    raise RequestRefused(f"the answer is longer than {self.most:,} bytes", "reply_too_large")
-                if time.monotonic() > self.deadline:
-                    raise Transient("an answer came too slowly to its end", kind="timeout")
-                yield chunk
-
-        def close(self) -> None:
-            self.stream.close()
-
-    return Capped
 
 
 def split_address(address: str) -> tuple[Any, tuple[str, str] | None]:
