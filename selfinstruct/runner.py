@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol
 
 from selfinstruct.calls import ATTEMPTS, Noted, Stopping
@@ -27,6 +27,7 @@ from selfinstruct.store import DiskFull
 GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
 COMMIT_SHARE = 0.1  # of the time may go into bringing decisions to the disk
 LONGEST_REST = 0.1  # seconds between two commits because of that
+MANY, REST = 16, 0.01  # workers from which on outcomes are taken in together, and seconds between two times
 TICK = 0.5  # seconds after which the caller gets a sign of life
 
 
@@ -306,6 +307,8 @@ def _loop(
                 for plan in line.noted:
                     work.put(plan)
                 line.unfinished, line.noted = len(line.noted), []
+        if width >= MANY and not line.ready:  # waking up for each reply would cost a tenth of it
+            sleep(REST)
         try:
             line.receive(inbox.get(timeout=line.patience))
             while not inbox.empty():

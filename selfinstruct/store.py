@@ -64,8 +64,13 @@ class AppendLog:
             for value, end in _lines(self.path, file):
                 yield value
                 self._end = end
+        self._cut()
+
+    def _cut(self) -> None:
+        """Leave out what stands behind the last whole line, and go on from there."""
         if os.fstat(self._fd).st_size != self._end:
             os.ftruncate(self._fd, self._end)
+        os.lseek(self._fd, self._end, os.SEEK_SET)
 
     def append(self, *values: JSON) -> None:
         """Write a line for each value; it survives a kill of the process at once, a power cut after `sync`."""
@@ -73,12 +78,11 @@ class AppendLog:
         with self._mutex:
             try:
                 written = 0
-                os.lseek(self._fd, self._end, os.SEEK_SET)
                 while written < len(line):
                     written += os.write(self._fd, line[written:])
             except OSError as error:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, self._end)
+                    self._cut()
                 raise disk_error(self.path, error) from None
             self._end += len(line)
 
@@ -92,11 +96,11 @@ class AppendLog:
     def clear(self) -> None:
         """Begin anew with no line."""
         with self._mutex:
+            self._end = 0
             try:
-                os.ftruncate(self._fd, 0)
+                self._cut()
             except OSError as error:
                 raise disk_error(self.path, error) from None
-            self._end = 0
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
