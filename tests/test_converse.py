@@ -20,6 +20,7 @@ from selfinstruct.derive.conversation_files import MARKS, estimate
 from selfinstruct.derive.conversations import Block, lay_out, mean_similarity, measure
 from selfinstruct.derive.converse import (
     _NO_QUESTION,
+    MOVES,
     ConverseSettings,
     _asked_before,
     clean_question,
@@ -27,6 +28,7 @@ from selfinstruct.derive.converse import (
 )
 from selfinstruct.derive.worklist import WorkList
 from selfinstruct.errors import RequestRefused
+from selfinstruct.prompt_files import prompt_text
 from selfinstruct.records import Rejection, Source
 from selfinstruct.settings import make_run_settings
 
@@ -322,6 +324,21 @@ def test_turns_that_are_too_long_or_deleted_end_the_conversation(
     assert again["turns"] == told["turns"] - 1
 
 
+def test_each_turn_has_a_move_of_its_own() -> None:
+    given = {"inputs": ["in.json"], "output": "x.json", "model": "qwen2.5-coder-1.5b", "turns": len(MOVES)}
+    settings = make_run_settings(ConverseSettings, given)
+    plan = WorkList([Source("ab", "Add two numbers.", "", "1 + 2")]).plan(0, Pool())
+    script = Script(
+        *(text for k in range(len(MOVES)) for text in (f"Question {k} {k * 'x'}?", f"Answer {k}."))
+    )
+    found = converse(settings, plan, Pool(), script)
+    moves = [one.notes["move"] for one in found]
+    assert sorted(moves) == sorted(MOVES)
+    for move, request in zip(moves, script.asked[::2], strict=True):
+        assert prompt_text(f"converse_by_{move}") in request.messages[0][1]
+        assert request.extra["grammar"].startswith(f'root ::= ("{MOVES[move][0]} "')
+
+
 def test_a_refused_request_leaves_the_turns_before_it() -> None:
     given = {"inputs": ["in.json"], "output": "x.json", "backend": "openai", "model": "m", "turns": 3}
     settings = make_run_settings(ConverseSettings, given)
@@ -336,7 +353,10 @@ def test_a_refused_request_leaves_the_turns_before_it() -> None:
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
-    [("What happens if the file is deleted while it is read?", "prompt_leak"), ("Sure!", "no_question")],
+    [
+        ("It is one short message in the programmer's own words.", "prompt_leak"),
+        ("Sure!", "no_question"),
+    ],
 )
 def test_a_message_that_is_none_is_not_answered(reply: str, reason: str) -> None:
     given = {"inputs": ["in.json"], "output": "x.json", "backend": "openai", "model": "m", "turns": 1}

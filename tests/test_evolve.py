@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Pool, Script
 
-from selfinstruct.derive.evolve import BREADTH, DEPTH, OPERATIONS, EvolveSettings, draw_operations, evolve
-from selfinstruct.derive.tasks import read_task, task_of
+from selfinstruct.derive.evolve import BREADTH, DEPTH, OPERATIONS, EvolveSettings, evolve
+from selfinstruct.derive.tasks import draw_in_turn, read_task, task_of
 from selfinstruct.errors import InputError, RequestRefused
 from selfinstruct.prompt_files import prompt_text
 from selfinstruct.records import Candidate, Choice, Reply, Request, Source, row_id
@@ -204,9 +204,9 @@ def test_the_embedded_engine_is_held_to_the_forms() -> None:
 @given(st.integers(0, 2**31), st.integers(1, 20), st.sets(st.sampled_from(OPERATIONS), min_size=1))
 def test_operations_come_round_before_one_comes_again(seed: int, rounds: int, names: set[str]) -> None:
     chosen = settings(rounds=rounds, operations=sorted(names))
-    drawn = draw_operations(chosen, seed)
+    drawn = draw_in_turn(chosen.operations, rounds, str(seed))
     assert len(drawn) == rounds
-    assert drawn == draw_operations(chosen, seed)
+    assert drawn == draw_in_turn(chosen.operations, rounds, str(seed))
     for start in range(0, rounds - len(names) + 1, len(names)):
         assert set(drawn[start : start + len(names)]) == names
 

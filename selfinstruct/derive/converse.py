@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -17,12 +18,13 @@ from pydantic import Field
 from selfinstruct import filters
 from selfinstruct.data.rows import Example, Message, join
 from selfinstruct.derive.conversation_files import MARKS, estimate
+from selfinstruct.derive.tasks import beginning, draw_in_turn
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.errors import RequestRefused
 from selfinstruct.journal import commit_of
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
-from selfinstruct.records import Candidate, Rejection, Request, Seed
+from selfinstruct.records import JSON, Candidate, Rejection, Request, Seed
 from selfinstruct.rouge import fmeasure, lcs_length, tokenize
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
@@ -42,12 +44,19 @@ _NO_QUESTION = re.compile(
     r"you(?:'|\u2019)re welcome|perfect|sounds good)\b[^?]{0,200}\Z|\A\W*the (?:programmer|assistant)\b",
     re.IGNORECASE,
 )
-# The embedded engine begins as a programmer would: small models would rather thank, or answer.
-_ASKS = (
-    "Can you", "Could you", "Would it", "Will it", "Does", "Do I", "Is it", "Is there", "Are", "What", "Why", "How",
-    "When", "Where", "Which", "Please", "Now", "Add", "Change", "Write", "Show", "Explain", "Make", "Use", "Rewrite",
-)  # fmt: skip
-_GRAMMAR = "root ::= (" + " | ".join(f'"{word} "' for word in _ASKS) + r") [^\n\r.?!]{10,250} [.?!]"
+# What a turn is for, and how the embedded engine has it begin: small models would rather thank, or answer.
+MOVES: Final = {
+    "change": ("Can you change", "Could you make", "Change", "Rewrite", "Rename", "Make", "Instead of"),
+    "add": ("Add", "Can you add", "Can you also", "Now add", "It should also"),
+    "test": ("Write a test", "Can you write a test", "Can you test", "Show me a test"),
+    "reason": ("Why does", "Why do you", "Why is", "Why did you", "What is the reason for", "What does the"),
+    "case": ("What happens if", "What happens when", "What does it do if", "Does it", "Will it", "What if"),
+    "use": ("How do I", "How would I", "Show me how", "Can I use", "Can you show"),
+    "other": ("Is there", "Can it be done", "Can this be done", "Could you do it", "How would you do it"),
+}
+# Up to its end; a name like `list.append` or a sign like != does not end it.
+_SENTENCE = r"sign{10,250} [.?!]" + "\n" + r"sign ::= [^\n\r.?!] | [.!] [A-Za-z0-9_(=]"
+_ENDS = re.compile(r"(?<=[.?!])\s+|\n+")
 _OTHER = re.compile(r"^\W*(?:the )?(?:assistant|answer|response)\W*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -84,10 +93,14 @@ def converse(settings: ConverseSettings, plan: Plan, view: PoolView, complete: C
 
 def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complete: Complete) -> Candidate:
     """Question and answer; with its rejection where the model does not give one of them."""
-    notes = {"turn": turn + 1}
+    move = draw_in_turn(tuple(MOVES), turn + 1, f"{plan.seed}:moves")[-1]
+    notes: dict[str, JSON] = {"turn": turn + 1, "move": move}
     if _length(said) >= settings.length:
         return Candidate(rejection=Rejection("too_long", {"tokens": _length(said)}))
-    choice = complete(_question_request(settings, plan, said, turn)).choices[0]
+    prompt = partial(settings.prompt, "converse_question", how=settings.prompt(f"converse_by_{move}"))
+    told = _told([one for one in said if one[0] != "system"])
+    request = _question_request(settings, plan, prompt(conversation=told), turn, move)
+    choice = complete(request).choices[0]
     question = clean_question(choice.text)
     candidate = Candidate(question, raw=choice.text[:RAW_LIMIT], notes=notes)
     if is_cut(choice):
@@ -96,8 +109,8 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
         return _given_up(candidate, Rejection("empty_reply", {"part": "question"}))
     if _NO_QUESTION.match(question):
         return _given_up(candidate, Rejection("no_question", {"found": question[:80]}))
-    shown = settings.prompt("converse_question", conversation="").splitlines()
-    if (line := _asked_before(question, [("user", line) for line in shown if line])) is not None:
+    shown = [("user", words) for words in _ENDS.split(prompt(conversation="")) if words]
+    if (line := _asked_before(question, shown)) is not None:
         return _given_up(candidate, Rejection("prompt_leak", {"field": "instruction", "found": line}))
     if (before := _asked_before(question, said)) is not None:
         return _given_up(candidate, Rejection("repeated_question", {"before": before}))
@@ -150,12 +163,11 @@ def _told(said: Said) -> str:
     return "\n\n".join(f"{_SPEAKER[role]}: {text}" for role, text in said)
 
 
-def _question_request(settings: ConverseSettings, plan: Plan, said: Said, turn: int) -> Request:
-    spoken = [one for one in said if one[0] != "system"]
+def _question_request(settings: ConverseSettings, plan: Plan, prompt: str, turn: int, move: str) -> Request:
     request = ask(
         settings,
         "",
-        settings.prompt("converse_question", conversation=_told(spoken)),
+        prompt,
         "",
         max_tokens=min(_QUESTION_TOKENS, settings.max_output_tokens or _QUESTION_TOKENS),
         temperature=settings.temperature or 0.0,
@@ -163,7 +175,8 @@ def _question_request(settings: ConverseSettings, plan: Plan, said: Said, turn: 
     )
     if settings.backend != "local":
         return request
-    return replace(request, extra={**request.extra, "grammar": _GRAMMAR})
+    grammar = f"root ::= {beginning(MOVES[move])} {_SENTENCE}"
+    return replace(request, extra={**request.extra, "grammar": grammar})
 
 
 def _answer_request(settings: ConverseSettings, plan: Plan, said: Said, turn: int) -> Request:

@@ -10,7 +10,6 @@ the rules of elimination are our own.
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from pydantic import Field, field_validator
 from rapidfuzz.distance import Indel
 
 from selfinstruct import filters
-from selfinstruct.derive.tasks import answer, show_task, task_of, task_request
+from selfinstruct.derive.tasks import answer, draw_in_turn, show_task, task_of, task_request
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.errors import RequestRefused
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
@@ -69,7 +68,8 @@ def evolve(settings: EvolveSettings, plan: Plan, view: PoolView, complete: Compl
     source = plan.source
     parent = Candidate(source.instruction, source.input, source.output, language=source.language)
     name, found = source.id, []
-    for turn, operation in enumerate(draw_operations(settings, plan.seed)):
+    drawn = draw_in_turn(settings.operations, settings.rounds, f"{plan.seed}:operations")
+    for turn, operation in enumerate(drawn):
         notes: dict[str, JSON] = {"operation": operation, "round": turn + 1, "parent": name}
         known = Candidate(language=parent.language, notes={"evolved": notes}, instance=turn)
         try:
@@ -80,14 +80,6 @@ def evolve(settings: EvolveSettings, plan: Plan, view: PoolView, complete: Compl
             parent, name = child, row_id(child.row)
         found.append(child)
     return found
-
-
-def draw_operations(settings: EvolveSettings, seed: int) -> list[str]:
-    """An operation for each round, by the plan's seed: each of them once before one comes again."""
-    rng, drawn = random.Random(f"{seed}:operations"), list[str]()
-    while len(drawn) < settings.rounds:
-        drawn += rng.sample(settings.operations, len(settings.operations))
-    return drawn[: settings.rounds]
 
 
 def _one_round(

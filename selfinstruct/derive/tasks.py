@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -70,6 +72,19 @@ def show_task(instruction: str, input_: str) -> str:
     return f"{instruction}\n\n{fenced(input_, None)}" if input_ else instruction
 
 
+def beginning(words: Iterable[str]) -> str:
+    """The part of a grammar that has a text begin with one of these."""
+    return "(" + " | ".join(f'"{word} "' for word in words) + ")"
+
+
+def draw_in_turn(names: Sequence[str], count: int, seed: str) -> list[str]:
+    """So many of the names by the seed: each of them once before one comes again."""
+    rng, drawn = random.Random(seed), list[str]()
+    while len(drawn) < count:
+        drawn += rng.sample(names, len(names))
+    return drawn[:count]
+
+
 def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = False) -> Request:
     """Asks for the text of a task; `task_of` reads it.
 
@@ -90,8 +105,8 @@ def task_request(settings: RunSettings, prompt: str, seed: int, *, code: bool = 
     )
     if settings.backend != "local":
         return request
-    beginnings = " | ".join(f'"{word} "' for word in (*_BEGINNINGS, *(_BEHIND if code else ())))
-    grammar = f"root ::= ({beginnings}) part{{0,4}} last{_CODE if code else ''}{PARTS}"
+    begun = beginning((*_BEGINNINGS, *(_BEHIND if code else ())))
+    grammar = f"root ::= {begun} part{{0,4}} last{_CODE if code else ''}{PARTS}"
     return replace(request, extra={**request.extra, "grammar": grammar})
 
 
