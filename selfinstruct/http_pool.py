@@ -30,8 +30,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class HttpPool:
     """Clients with one connection each, lent to one thread at a time; safe to share between threads.
 
-    A client with many connections looks at all of them whenever one is taken or given back: with 64 that costs
-    as much as a third of a request. `front` is for others who need one client to ask: it lends theirs out, too.
+    A client with many connections looks at all of them whenever one is taken or given back, and all threads wait
+    for it meanwhile. `front` is for others who need one client to ask: it lends those out, too.
 
     Args:
         url: any address of the server; requests bring their own.

@@ -12,6 +12,7 @@ import pytest
 
 import selfinstruct
 from selfinstruct import weights
+from selfinstruct.self_instruct import _MAKES
 
 pytestmark = pytest.mark.model
 REPOSITORY = Path(selfinstruct.__file__).parents[1]
@@ -65,12 +66,19 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_self_instruct(tmp_path: Path) -> None:
-    journal, _ = run(tmp_path, "generate", "--recipe", "self-instruct", "-n", 1, "--max-requests", 30)
+    words = ("--recipe", "self-instruct", "-n", 1, "--max-requests", 30, "--only-kind", "choose")
+    journal, _ = run(tmp_path, "generate", *words)
     # The grammars hold: whether it is a classification, and its labels, can always be read.
     assert decisions(journal)
     assert "unreadable" not in {found.get("reason") for found in decisions(journal)}
     replies = (tmp_path / "out.run" / "replies.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["text"] for line in replies)
+    texts = {one["key"]: one["text"] for one in map(json.loads, replies)}
+    assert all(texts.values())
+    # What begins with "Write" is not asked about; of the others every one is, and the grammar allows two answers.
+    asked = [line["k"] for line in journal if not _MAKES.match(line["decisions"][0]["instruction"])]
+    kinds = [texts[f"{k}.1"] for k in asked if f"{k}.1" in texts]
+    assert kinds
+    assert set(kinds) <= {"Yes", "No"}
 
 
 def test_judge(tmp_path: Path, data: Path) -> None:
