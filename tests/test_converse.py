@@ -22,10 +22,10 @@ from selfinstruct.derive.converse import (
     _NO_QUESTION,
     MOVES,
     ConverseSettings,
-    _asked_before,
     clean_question,
     converse,
 )
+from selfinstruct.derive.tasks import repeated
 from selfinstruct.derive.worklist import WorkList
 from selfinstruct.errors import RequestRefused
 from selfinstruct.prompt_files import prompt_text
@@ -397,10 +397,10 @@ def test_a_question_is_the_programmers_words_alone(text: str, question: str) -> 
 
 
 def test_a_question_in_almost_the_same_words_is_an_old_one() -> None:
-    said = [("user", "Sort the list of names by their length."), ("assistant", "Add a test, please.")]
-    assert _asked_before("Sort this list of names by their length", said) == said[0][1]
-    assert _asked_before("Add a test, please.", said) is None
-    assert _asked_before("???", [("user", "???")]) == "???"
+    said = ["Sort the list of names by their length.", "Add a test, please."]
+    assert repeated("Sort this list of names by their length", said) == said[0]
+    assert repeated("Add a test for empty lists.", said) is None
+    assert repeated("???", ["!", "", "???"]) == "???"
 
 
 @pytest.mark.model

@@ -18,21 +18,19 @@ from pydantic import Field
 from selfinstruct import filters
 from selfinstruct.data.rows import Example, Message, join
 from selfinstruct.derive.conversation_files import MARKS, estimate
-from selfinstruct.derive.tasks import beginning, draw_in_turn
+from selfinstruct.derive.tasks import beginning, draw_in_turn, repeated
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.errors import RequestRefused
 from selfinstruct.journal import commit_of
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import JSON, Candidate, Rejection, Request, Seed
-from selfinstruct.rouge import fmeasure, lcs_length, tokenize
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
 from selfinstruct.store import read_log
 
 Said = list[tuple[str, str]]  # (role, content)
 _QUESTION_TOKENS = 200
-REPEATED = 0.7  # ROUGE-L above which a question is an earlier one
 _ANSWER_TEMPERATURE = 0.3  # an answer shall be right rather than surprising
 _SPEAKER: Final = {"system": "Rules", "user": "Programmer", "assistant": "Assistant"}
 _LABEL = re.compile(
@@ -109,10 +107,11 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
         return _given_up(candidate, Rejection("empty_reply", {"part": "question"}))
     if _NO_QUESTION.match(question):
         return _given_up(candidate, Rejection("no_question", {"found": question[:80]}))
-    shown = [("user", words) for words in _ENDS.split(prompt(conversation="")) if words]
-    if (line := _asked_before(question, shown)) is not None:
+    shown = _ENDS.split(prompt(conversation=""))
+    if (line := repeated(question, shown)) is not None:
         return _given_up(candidate, Rejection("prompt_leak", {"field": "instruction", "found": line}))
-    if (before := _asked_before(question, said)) is not None:
+    asked_before = (text for role, text in said if role == "user")
+    if (before := repeated(question, asked_before)) is not None:
         return _given_up(candidate, Rejection("repeated_question", {"before": before}))
     asked = [*said, ("user", question)]
     choice = complete(_answer_request(settings, plan, asked, turn)).choices[0]
@@ -134,18 +133,6 @@ def _given_up(candidate: Candidate, rejection: Rejection) -> Candidate:
 def _length(said: Said) -> int:
     """Tokens by the estimate, as the layout counts them where no tokenizer is named."""
     return estimate(tuple(text for _, text in said)) + MARKS * len(said)
-
-
-def _asked_before(question: str, said: Said) -> str | None:
-    """The earlier question that this one says again, by the same measure as novelty; None if it is new."""
-    words = tokenize(question)
-    for text in (text for role, text in said if role == "user"):
-        others = tokenize(text)
-        numbers = {word: number for number, word in enumerate({*words, *others})}
-        common = lcs_length([numbers[word] for word in words], [numbers[word] for word in others])
-        if question == text or fmeasure(common, len(words), len(others)) > REPEATED:
-            return text
-    return None
 
 
 def clean_question(text: str) -> str:

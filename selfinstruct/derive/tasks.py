@@ -41,7 +41,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(r"\AAn example of [^:]*:")
-_SHOWN: Final = 0.7  # ROUGE-L with a line of the prompt above which a task is taken from it
+REPEATED: Final = 0.7  # ROUGE-L above which a text is one that was shown or said before
 _WORD = re.compile(r"\w+")
 _QUOTES = re.compile(r"\A\"([^\"]*)\"\Z")
 # Words of the prompts: a task that has them speaks of how it was made.
@@ -145,15 +145,22 @@ def task_of(choice: Choice, known: Candidate, prompt: str = "") -> Candidate:
         return replace(found, rejection=Rejection("no_task", {"found": instruction[chatter.start() :][:80]}))
     if (leak := _LEAK.search(instruction)) is not None:
         return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": leak[0]}))
-    words = _words(instruction)
-    for line in prompt.splitlines():
-        if Indel.normalized_similarity(_words(_EXAMPLE.sub("", line)), words) > _SHOWN:
-            return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": line}))
+    shown = (_EXAMPLE.sub("", line) for line in prompt.splitlines())
+    if (line := repeated(instruction, shown)) is not None:
+        return replace(found, rejection=Rejection("prompt_leak", {"field": "instruction", "found": line}))
     return found
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
+def repeated(text: str, others: Iterable[str]) -> str | None:
+    """The first of the others that the text says again, by ROUGE-L over words; None if it is none of them."""
+    words = _WORD.findall(text.lower())
+    for other in others:
+        # 2 LCS / (both lengths), which is ROUGE-L
+        if text == other or (
+            words and Indel.normalized_similarity(words, _WORD.findall(other.lower())) > REPEATED
+        ):
+            return other
+    return None
 
 
 def answer(settings: RunSettings, prompt: str, task: Candidate, seed: int, complete: Complete) -> Candidate:
