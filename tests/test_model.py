@@ -53,6 +53,7 @@ def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     weights.pull(SMALL)
     output = tmp_path / "tasks.json"
     words = ("generate", "--model", SMALL, "-n", 2, "-o", output, "--only-language", "python")
+    words = (*words, "--max-output-tokens", 120)
     first = command(*words)
     replies = output.with_suffix(".run") / "replies.jsonl"
     while not (replies.exists() and replies.read_bytes().count(b"\n") >= 2):
@@ -106,7 +107,7 @@ def test_its_http_server_serves_the_openai_backend(tmp_path: Path, flags: list[s
     with LocalServer(path, slots=2, ctx=4096) as server:
         run = command(
             "generate", "--backend", "openai", "--model", SMALL, "--base-url", server.url, "-o", output,
-            "-n", 1, "--concurrency", 2, "--max-requests", 12, "--max-output-tokens", 250, *flags,
+            "-n", 1, "--shots", 1, "--concurrency", 2, "--max-requests", 12, "--max-output-tokens", 120, *flags,
             OPENAI_API_KEY=server.key,
         )  # fmt: skip
         _, said = run.communicate(timeout=400)

@@ -66,7 +66,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def test_self_instruct(tmp_path: Path) -> None:
-    words = ("--recipe", "self-instruct", "-n", 1, "--max-requests", 30, "--only-kind", "choose")
+    words = ("--recipe", "self-instruct", "-n", 1, "--max-requests", 15, "--only-kind", "choose")
     journal, _ = run(tmp_path, "generate", *words)
     # The grammars hold: whether it is a classification, and its labels, can always be read.
     assert decisions(journal)
