@@ -52,8 +52,8 @@ def rows(output: Path) -> list[dict[str, str]]:
 def test_killed_in_the_middle_and_run_again(tmp_path: Path) -> None:
     weights.pull(SMALL)
     output = tmp_path / "tasks.json"
-    words = ("generate", "--model", SMALL, "-n", 2, "-o", output, "--only-language", "python")
-    words = (*words, "--max-output-tokens", 120)
+    words: list[object] = ["generate", "--model", SMALL, "-n", 2, "-o", output]
+    words += ["--only-language", "python", "--max-output-tokens", 120]
     first = command(*words)
     replies = output.with_suffix(".run") / "replies.jsonl"
     while not (replies.exists() and replies.read_bytes().count(b"\n") >= 2):

@@ -45,7 +45,7 @@ _NO_QUESTION = re.compile(
 # What a turn is for, and how the embedded engine has it begin: small models would rather thank, or answer.
 MOVES: Final = {
     "change": ("Can you change", "Could you make", "Change", "Rewrite", "Rename", "Make", "Instead of"),
-    "add": ("Add", "Can you add", "Can you also", "Now add", "It should also"),
+    "add": ("Add", "Can you add", "Can you also", "Now add"),
     "test": ("Write a test", "Can you write a test", "Can you test", "Show me a test"),
     "reason": ("Why does", "Why do you", "Why is", "Why did you", "What is the reason for", "What does the"),
     "case": ("What happens if", "What happens when", "What does it do if", "Does it", "Will it", "What if"),
@@ -83,7 +83,7 @@ def converse(settings: ConverseSettings, plan: Plan, view: PoolView, complete: C
         rejection = candidate.rejection or refuse(candidate, ()) or view.verify(candidate)
         if rejection is not None:
             told = Rejection(rejection.reason, rejection.evidence | {"turn": turn + 1})
-            return [*turns, _given_up(candidate, told)]
+            return [*turns, replace(candidate, rejection=told)]
         turns.append(candidate)
         said += [("user", candidate.instruction), ("assistant", candidate.output)]
     return turns
@@ -102,32 +102,26 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
     question = clean_question(choice.text)
     candidate = Candidate(question, raw=choice.text[:RAW_LIMIT], notes=notes)
     if is_cut(choice):
-        return _given_up(candidate, Rejection("cut_off", {"part": "question"}))
+        return replace(candidate, rejection=Rejection("cut_off", {"part": "question"}))
     if not question:
-        return _given_up(candidate, Rejection("empty_reply", {"part": "question"}))
+        return replace(candidate, rejection=Rejection("empty_reply", {"part": "question"}))
     if _NO_QUESTION.match(question):
-        return _given_up(candidate, Rejection("no_question", {"found": question[:80]}))
+        return replace(candidate, rejection=Rejection("no_question", {"found": question[:80]}))
     shown = _ENDS.split(prompt(conversation=""))
     if (line := repeated(question, shown)) is not None:
-        return _given_up(candidate, Rejection("prompt_leak", {"field": "instruction", "found": line}))
+        return replace(candidate, rejection=Rejection("prompt_leak", {"field": "instruction", "found": line}))
     asked_before = (text for role, text in said if role == "user")
     if (before := repeated(question, asked_before)) is not None:
-        return _given_up(candidate, Rejection("repeated_question", {"before": before}))
+        return replace(candidate, rejection=Rejection("repeated_question", {"before": before}))
     asked = [*said, ("user", question)]
     choice = complete(_answer_request(settings, plan, asked, turn)).choices[0]
     answer = choice.text.strip()
     candidate = Candidate(question, "", answer, choice.text[:RAW_LIMIT], plan.language, notes=notes)
     if is_cut(choice):
-        return _given_up(candidate, Rejection("cut_off", {"part": "answer"}))
+        return replace(candidate, rejection=Rejection("cut_off", {"part": "answer"}))
     if (tokens := _length([*asked, ("assistant", answer)])) > settings.length:
-        return _given_up(candidate, Rejection("too_long", {"tokens": tokens}))
+        return replace(candidate, rejection=Rejection("too_long", {"tokens": tokens}))
     return candidate
-
-
-def _given_up(candidate: Candidate, rejection: Rejection) -> Candidate:
-    return Candidate(
-        candidate.instruction, "", candidate.output, candidate.raw, candidate.language, rejection=rejection
-    )
 
 
 def _length(said: Said) -> int:
