@@ -192,7 +192,6 @@ class OpenAIBackend:
     def close(self) -> None:
         """End all connections; requests under way fail as `Transient`. May be called twice."""
         self._pool.close()
-        self._client.close()
 
     def _post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
         """The server's answer, whatever its status.

@@ -31,13 +31,15 @@ class HttpPool:
     """Clients with one connection each, lent to one thread at a time; safe to share between threads.
 
     A client with many connections looks at all of them whenever one is taken or given back, and all threads wait
-    for it meanwhile. `front` is for others who need one client to ask: it lends those out, too.
+    for it meanwhile. `front` is for others who need one client to ask: it lends those out, too, and streams over
+    connections of its own. What was used last is lent first; connections that are not needed any more stay open until
+    they are used again, the server ends them or all is closed.
 
     Args:
         url: any address of the server; requests bring their own.
         login: user and password of basic authentication.
         timeout: seconds without a byte from the server, and for the whole body once it has begun.
-        most: requests at a time; further ones wait.
+        most: requests at a time, and streams; further ones wait.
         on_headers: called from the requesting thread with the headers of each answer, before its body is read.
 
     Raises:
@@ -61,7 +63,7 @@ class HttpPool:
         self._lock = threading.Lock()
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         self.closed = False
-        self.front = front()(self.send, **self._options(most))
+        self.front = front_class()(self.send, **self._options(most))
         self._idle: queue.LifoQueue[httpx2.Client | None] = queue.LifoQueue()
         for _ in range(most):
             self._idle.put(None)  # becomes a client when all that are there are busy
@@ -86,22 +88,32 @@ class HttpPool:
         """The answer, read to its end, over a connection that is idle or new.
 
         Raises:
-            Transient: the pool is closed, or the body came too slowly to its end.
+            Transient: the body came too slowly to its end.
             RequestRefused: the body is too long.
             httpx2.RequestError: see there.
+            RuntimeError: the pool is closed.
         """
-        import httpx2
-
         http = self._idle.get()
         try:
-            if self.closed:
-                raise Transient("the connection was closed")
-            http = http or httpx2.Client(**self._options(1))
+            http = http or self._new()
             return http.send(request)
+        except BaseException:
+            # A connection whose encryption failed behind a proxy is never free again: its client would wait for it.
+            if http is not None:
+                http.close()
+                http = None
+            raise
         finally:
             self._idle.put(http)
             if self.closed:
                 self._close_idle()
+
+    def _new(self) -> httpx2.Client:
+        import httpx2
+
+        if self.closed:
+            raise RuntimeError("the pool is closed")
+        return httpx2.Client(**self._options(1))
 
     def close(self) -> None:
         """End all connections; requests under way fail. May be called twice."""
@@ -126,8 +138,11 @@ class HttpPool:
     def _trace(self, event: str, info: dict[str, Any]) -> None:
         """Note each new socket, so that `close` can wake the threads that wait on one."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            sock = info["return_value"].get_extra_info("socket")
             with self._lock:
-                self._sockets.add(info["return_value"].get_extra_info("socket"))
+                self._sockets.add(sock)
+            if self.closed:  # meanwhile
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _receive(self, response: httpx2.Response) -> None:
         """Look at an answer before its body is read: no body without an end."""
@@ -141,7 +156,7 @@ class HttpPool:
 
 
 @functools.cache
-def front() -> Callable[..., httpx2.Client]:
+def front_class() -> Callable[..., httpx2.Client]:
     """The class of a client that has others send what is not read piece by piece.
 
     It and the next are made on first use because their bases stand in a package that is slow to import.
@@ -154,7 +169,11 @@ def front() -> Callable[..., httpx2.Client]:
             self._send_whole = send
 
         def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-            return super().send(request, stream=True, **options) if stream else self._send_whole(request)
+            if stream:
+                return super().send(request, stream=True, **options)
+            answer = self._send_whole(request)
+            self.cookies.extract_cookies(answer)  # those of a load balancer, say
+            return answer
 
     return Front
 

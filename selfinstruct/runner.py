@@ -27,7 +27,10 @@ from selfinstruct.store import DiskFull
 GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
 COMMIT_SHARE = 0.1  # of the time may go into bringing decisions to the disk
 LONGEST_REST = 0.1  # seconds between two commits because of that
-MANY, REST = 16, 0.01  # workers from which on outcomes are taken in together, and seconds between two times
+MANY, REST = (
+    16,
+    0.01,
+)  # threads of workers from which on outcomes are taken in together, and seconds between two times
 TICK = 0.5  # seconds after which the caller gets a sign of life
 
 

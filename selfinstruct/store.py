@@ -67,10 +67,10 @@ class AppendLog:
         self._cut()
 
     def _cut(self) -> None:
-        """Leave out what stands behind the last whole line, and go on from there."""
+        """Go on behind the last whole line, and leave out what stands there."""
+        os.lseek(self._fd, self._end, os.SEEK_SET)  # first: what cannot be left out is written over
         if os.fstat(self._fd).st_size != self._end:
             os.ftruncate(self._fd, self._end)
-        os.lseek(self._fd, self._end, os.SEEK_SET)
 
     def append(self, *values: JSON) -> None:
         """Write a line for each value; it survives a kill of the process at once, a power cut after `sync`."""
@@ -96,10 +96,11 @@ class AppendLog:
     def clear(self) -> None:
         """Begin anew with no line."""
         with self._mutex:
-            self._end = 0
+            before, self._end = self._end, 0
             try:
                 self._cut()
             except OSError as error:
+                self._end = before
                 raise disk_error(self.path, error) from None
 
     def close(self) -> None:

@@ -580,6 +580,37 @@ def test_proxies_come_from_the_environment_but_not_for_this_machine(
     assert "secret" not in str(error.value)
 
 
+def test_a_handshake_that_fails_behind_a_proxy_takes_no_connection_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def tunnels() -> None:
+            for _ in range(3):
+                with listener.accept()[0] as line:
+                    while not line.recv(4096).endswith(b"\r\n\r\n"):
+                        pass
+                    line.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    line.recv(1)  # the handshake begins, and that was it
+
+        threading.Thread(target=tunnels, daemon=True).start()
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        far = OpenAIBackend("m", "https://far.invalid/v1", api_key=KEY, timeout=5, max_connections=1)
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(3):
+                assert "nothing answers" in str(pool.submit(failure, far).result(timeout=20))
+        far.close()
+
+
+def test_a_cookie_of_the_server_stays_with_the_official_client(opened: Opener) -> None:
+    with StubServer(headers={"Set-Cookie": "node=7; Path=/"}) as stub:
+        backend = opened(stub)
+        for _ in range(2):
+            with pytest.raises(BackendError):
+                backend.ask(lambda client: client.files.retrieve("file-1"), "has no files")
+        assert [one.headers.get("cookie") for one in stub.requests] == [None, "node=7"]
+
+
 def test_importing_the_module_does_not_import_the_client() -> None:
     import subprocess
     import sys

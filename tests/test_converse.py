@@ -348,13 +348,21 @@ def test_a_refused_request_leaves_the_turns_before_it() -> None:
     )
     first, second = converse(settings, plan, Pool(), script)
     assert (first.output, first.rejection) == ("Then add the third one.", None)
-    assert second.rejection == Rejection("request_refused", {"message": "too long", "turn": 2})
+    assert second.rejection == Rejection("request_refused", {"message": "too long"})
+    assert [(one.notes["turn"], one.notes["move"] in MOVES) for one in (first, second)] == [
+        (1, True),
+        (2, True),
+    ]
 
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
         ("It is one short message in the programmer's own words.", "prompt_leak"),
+        (
+            "Well. It does not thank, does not answer, and does not ask what was asked before. Why?",
+            "prompt_leak",
+        ),
         ("Sure!", "no_question"),
     ],
 )

@@ -180,6 +180,26 @@ def test_what_a_full_disk_tore_is_taken_back_and_the_log_goes_on(
     assert log.path.read_bytes() == lines([{"k": 0}, {"k": 2}])
 
 
+def test_what_cannot_be_taken_back_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = AppendLog(tmp_path / "log.jsonl")
+    log.append({"k": 0})
+    write = os.write
+
+    def torn(file: int, data: bytes) -> int:
+        if len(data) > 9:
+            return write(file, data[:9])
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", torn)
+        patched.setattr(os, "ftruncate", failing(errno.EIO))
+        with pytest.raises(InputError):
+            log.append({"k": "a line"})
+    log.append({"k": "the next one"})
+    log.close()
+    assert list(read_log(tmp_path / "log.jsonl")) == [{"k": 0}, {"k": "the next one"}]
+
+
 def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:3]))

@@ -24,7 +24,7 @@ from selfinstruct.errors import RequestRefused
 from selfinstruct.journal import commit_of
 from selfinstruct.parsing import RAW_LIMIT
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
-from selfinstruct.records import JSON, Candidate, Rejection, Request, Seed
+from selfinstruct.records import Candidate, Rejection, Request, Seed
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
 from selfinstruct.store import read_log
@@ -53,7 +53,7 @@ MOVES: Final = {
     "other": ("Is there", "Can it be done", "Can this be done", "Could you do it", "How would you do it"),
 }
 # Up to its end; a name like `list.append` or a sign like != does not end it.
-_SENTENCE = r"sign{10,250} [.?!]" + "\n" + r"sign ::= [^\n\r.?!] | [.!] [A-Za-z0-9_(=]"
+_SENTENCE = r"sign{10,250} [.?!]" + "\n" + r"sign ::= [^\n\r.?!] | [.!] [a-z0-9_(=)\"'`/]"
 _ENDS = re.compile(r"(?<=[.?!])\s+|\n+")
 _OTHER = re.compile(r"^\W*(?:the )?(?:assistant|answer|response)\W*:", re.IGNORECASE | re.MULTILINE)
 
@@ -75,40 +75,40 @@ def converse(settings: ConverseSettings, plan: Plan, view: PoolView, complete: C
     said: Said = [("system", source.system)] if source.system else []
     said += [("user", join(source.instruction, source.input)), ("assistant", source.output)]
     turns: list[Candidate] = []
-    for turn in range(settings.turns):
+    for turn, move in enumerate(draw_in_turn(tuple(MOVES), settings.turns, f"{plan.seed}:moves")):
+        known = Candidate(language=plan.language, notes={"turn": turn + 1, "move": move})
         try:
-            candidate = _turn(settings, plan, said, turn, complete)
+            candidate = _turn(settings, plan, said, turn, known, complete)
         except RequestRefused as refusal:  # too long for the model, say: the turns before are kept
-            candidate = Candidate(rejection=Rejection(refusal.reason, {"message": str(refusal)}))
+            candidate = replace(known, rejection=Rejection(refusal.reason, {"message": str(refusal)}))
         rejection = candidate.rejection or refuse(candidate, ()) or view.verify(candidate)
         if rejection is not None:
-            told = Rejection(rejection.reason, rejection.evidence | {"turn": turn + 1})
-            return [*turns, replace(candidate, rejection=told)]
+            return [*turns, replace(candidate, rejection=rejection)]
         turns.append(candidate)
         said += [("user", candidate.instruction), ("assistant", candidate.output)]
     return turns
 
 
-def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complete: Complete) -> Candidate:
+def _turn(
+    settings: ConverseSettings, plan: Plan, said: Said, turn: int, known: Candidate, complete: Complete
+) -> Candidate:
     """Question and answer; with its rejection where the model does not give one of them."""
-    move = draw_in_turn(tuple(MOVES), turn + 1, f"{plan.seed}:moves")[-1]
-    notes: dict[str, JSON] = {"turn": turn + 1, "move": move}
     if _length(said) >= settings.length:
-        return Candidate(rejection=Rejection("too_long", {"tokens": _length(said)}))
+        return replace(known, rejection=Rejection("too_long", {"tokens": _length(said)}))
+    move = known.notes["move"]
     prompt = partial(settings.prompt, "converse_question", how=settings.prompt(f"converse_by_{move}"))
     told = _told([one for one in said if one[0] != "system"])
     request = _question_request(settings, plan, prompt(conversation=told), turn, move)
     choice = complete(request).choices[0]
     question = clean_question(choice.text)
-    candidate = Candidate(question, raw=choice.text[:RAW_LIMIT], notes=notes)
+    candidate = replace(known, instruction=question, raw=choice.text[:RAW_LIMIT])
     if is_cut(choice):
         return replace(candidate, rejection=Rejection("cut_off", {"part": "question"}))
     if not question:
         return replace(candidate, rejection=Rejection("empty_reply", {"part": "question"}))
     if _NO_QUESTION.match(question):
         return replace(candidate, rejection=Rejection("no_question", {"found": question[:80]}))
-    shown = _ENDS.split(prompt(conversation=""))
-    if (line := repeated(question, shown)) is not None:
+    if (line := _leaked(question, prompt(conversation=""))) is not None:
         return replace(candidate, rejection=Rejection("prompt_leak", {"field": "instruction", "found": line}))
     asked_before = (text for role, text in said if role == "user")
     if (before := repeated(question, asked_before)) is not None:
@@ -116,12 +116,18 @@ def _turn(settings: ConverseSettings, plan: Plan, said: Said, turn: int, complet
     asked = [*said, ("user", question)]
     choice = complete(_answer_request(settings, plan, asked, turn)).choices[0]
     answer = choice.text.strip()
-    candidate = Candidate(question, "", answer, choice.text[:RAW_LIMIT], plan.language, notes=notes)
+    candidate = replace(candidate, output=answer, raw=choice.text[:RAW_LIMIT])
     if is_cut(choice):
         return replace(candidate, rejection=Rejection("cut_off", {"part": "answer"}))
     if (tokens := _length([*asked, ("assistant", answer)])) > settings.length:
         return replace(candidate, rejection=Rejection("too_long", {"tokens": tokens}))
     return candidate
+
+
+def _leaked(question: str, prompt: str) -> str | None:
+    """The sentence of the prompt that is one of the question's."""
+    shown = _ENDS.split(prompt)
+    return next((found for part in _ENDS.split(question) if (found := repeated(part, shown))), None)
 
 
 def _length(said: Said) -> int:
