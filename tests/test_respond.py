@@ -80,6 +80,23 @@ def test_the_row_carries_its_system_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("instruction", "before", "answer", "refused"),
+    [
+        ("Add two numbers in Python.", "print(1 + 2)", "The task asks for a sum of two numbers.", True),
+        ("Add two numbers in Python.", "print(1 + 2)", "The sum:\n```python\nprint(1 + 2)\n```", False),
+        ("Add two numbers in Python.", "It is 3, the sum of both.", "The sum of both numbers is 3.", False),
+        ("Explain how Python adds two numbers.", "print(1 + 2)", "It takes the sum of both.", False),
+        ("Add two numbers in Python.", "print(1 + 2)", "", False),  # a filter has its own name for that
+    ],
+)
+def test_an_answer_that_lost_its_code_is_refused(
+    instruction: str, before: str, answer: str, refused: bool
+) -> None:
+    found = run(Script(answer), Source("ab", instruction, "", before))
+    assert found.rejection == (Rejection("no_code") if refused else None)
+
+
+@pytest.mark.parametrize(
     ("text", "part"),
     [
         ("[[message]]\nname = 'a'\n", "text"),
@@ -163,7 +180,8 @@ def test_a_whole_run(cli: Cli, tmp_path: Path) -> None:
     rows[3]["system"] = "Of before."
     source, replies = tmp_path / "in.jsonl", tmp_path / "r.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    replies.write_text("".join(json.dumps({"text": f"Answer {k} of many."}) + "\n" for k in range(20)))
+    answers = [f"def answer(number):\n    return number + {k}" for k in range(20)]
+    replies.write_text("".join(json.dumps({"text": text}) + "\n" for text in answers))
     seen = set()
     for concurrency in (1, 16):
         output = tmp_path / f"{concurrency}.json"
@@ -173,7 +191,7 @@ def test_a_whole_run(cli: Cli, tmp_path: Path) -> None:
         seen.add(output.read_bytes())
     assert len(seen) == 1
     made_rows = json.loads(output.read_text())
-    assert [row["output"] for row in made_rows] == [f"Answer {k} of many." for k in range(20)]
+    assert [row["output"] for row in made_rows] == answers
     texts = {each.text for each in MESSAGES if each.text}
     assert {row["system"] for row in made_rows if "system" in row} <= texts
     assert len({row.get("system") for row in made_rows}) > 5

@@ -31,6 +31,7 @@ from selfinstruct.records import Candidate, Rejection, Request, Seed, Source
 from selfinstruct.seams import Complete, Plan, PoolView
 from selfinstruct.settings import SHAPING_ALL
 from selfinstruct.toml_files import read_model
+from selfinstruct.verify.code import find_code
 
 FILTERS: Final = (
     filters.control_characters, filters.empty_output, filters.output_too_long, filters.placeholder_leak,
@@ -134,9 +135,10 @@ def respond(settings: RespondSettings, plan: Plan, view: PoolView, complete: Com
             choice = complete(_request(settings, plan, message, number)).choices[0]
         except RequestRefused as refusal:  # the other samples are asked for all the same
             return replace(known, rejection=Rejection(refusal.reason, {"message": str(refusal)}))
-        cut = Rejection("cut_off", {"part": "output"}) if is_cut(choice) else None
-        output = choice.text.strip("\n").rstrip()
-        return replace(known, output=output, raw=choice.text[:RAW_LIMIT], rejection=cut)
+        found = replace(known, output=choice.text.strip("\n").rstrip(), raw=choice.text[:RAW_LIMIT])
+        if is_cut(choice):
+            return replace(found, rejection=Rejection("cut_off", {"part": "output"}))
+        return replace(found, rejection=Rejection("no_code") if _lost_its_code(source, found) else None)
 
     if not source.instruction.strip():
         return [Candidate(output=source.output, rejection=Rejection("no_instruction"))]
@@ -158,6 +160,14 @@ def respond(settings: RespondSettings, plan: Plan, view: PoolView, complete: Com
     return [
         _noted(answers[best], picked=best, samples=settings.samples, usable=len(usable), score=scores[best])
     ]
+
+
+def _lost_its_code(source: Source, found: Candidate) -> bool:
+    """Whether the row was answered with code, is not a matter of words, and is not answered with code any more."""
+    code = find_code(found.instruction, found.input, found.output)
+    if code.blocks or code.prose or not found.output:
+        return False
+    return bool(find_code(source.instruction, source.input, source.output).blocks)
 
 
 def _first_that_passes(samples: int, answer: Callable[[int], Candidate], view: PoolView) -> Candidate:
