@@ -72,7 +72,8 @@ _WORDS_BETWEEN = r"(?:[\w+#.-]{1,20} ){0,3}?"
 _POINTS = re.compile(
     rf"\b(?:the following\b|following {_WORDS_BETWEEN}{_NOUN}\b"
     rf"|(?:given|shown|listed|provided|described|written|presented|{_NOUN}) below\b|below {_NOUN}\b"
-    rf"|(?:the|this) (?:given|provided|supplied) {_WORDS_BETWEEN}{_CODE_NOUN}\b)",
+    rf"|(?:the|this) (?:given|provided|supplied) {_WORDS_BETWEEN}{_CODE_NOUN}\b"
+    rf"|you (?:are|were|have been) given an? (?:piece|block|part) of {_WORDS_BETWEEN}{_CODE_NOUN}\b)",
     re.IGNORECASE,
 )
 _POINTS_MARKS = ("following", "below", "given", "provided", "supplied", "this", "these")

@@ -207,6 +207,7 @@ for text in (
     "Which of the following is faster?",
     "Modify the following loop to run 3 times.",
     "What does this Python snippet do?",
+    "You have been given a piece of Python code that checks a status. Write a function that returns it.",
 ):
     case("missing_input", instruction=text)
 for text in (
@@ -221,6 +222,7 @@ for text in (
     "Is 'level' in the following list",
     "Find the average of the given array.",
     "Write a query that follows a link.",
+    "Write a function that, given a piece of code, counts its lines.",
 ):
     case("missing_input", kept=True, instruction=text)
 case("missing_input", kept=True, instruction="Fix the bug in the following code.", input_="print(1")
