@@ -16,7 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import Pool, Script
 
-from selfinstruct.derive.flaws import Flaw, break_code, finds_flaw, mends_flaw
+from selfinstruct.derive.flaws import (
+    ARITHMETIC,
+    COMPARISON,
+    DROPPED_RETURN,
+    SWAPPED,
+    Flaw,
+    break_code,
+    finds_flaw,
+    mends_flaw,
+)
 from selfinstruct.derive.revise import (
     CRITIQUE,
     REVISION,
@@ -92,6 +101,20 @@ def test_the_three_rows_have_the_historic_layout_to_the_letter() -> None:
             "output": "It subtracted.",
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("replies", "told"),
+    [
+        (("It subtracts:\n```python\na + b",), ("unfinished_code", "critique")),
+        (("It subtracts.", f"{GOOD}  # \x08"), ("control_characters", "revision")),
+        (("It subtracts.", GOOD, "I'm sorry, but I cannot help with that request."), ("refusal", "summary")),
+    ],
+)
+def test_a_part_that_a_filter_refuses_takes_the_others_with_it(
+    replies: tuple[str, ...], told: tuple[str, str]
+) -> None:
+    assert reason(run(Script(*replies))) == told
 
 
 def test_slots_inside_the_texts_stay() -> None:
@@ -359,6 +382,29 @@ FLAW = Flaw(
 )
 def test_whether_a_critique_names_the_flaw(critique: str, how: str | None) -> None:
     assert finds_flaw(critique, FLAW) == how
+
+
+@pytest.mark.parametrize(
+    ("kind", "critique", "how"),
+    [
+        (COMPARISON, "It filters out numbers less than 10, and sorts them. It works correctly.", None),
+        (COMPARISON, "It keeps numbers less than 10, which is wrong.", "words"),
+        (SWAPPED, "It is not secure: a parameterized query does not escape the input.", None),
+        (SWAPPED, "The arguments of the call are in the wrong order.", "words"),
+        (DROPPED_RETURN, "Otherwise, it should return null.", None),
+        (DROPPED_RETURN, "This will cause the function to return nothing, for it lacks a return.", "words"),
+        (DROPPED_RETURN, "It works out `total` and should check it.", None),
+        (
+            ARITHMETIC,
+            "The method returns the difference of two numbers, which is not what is asked for.",
+            "words",
+        ),
+        (ARITHMETIC, "The method returns the difference of two numbers.", None),
+    ],
+)
+def test_words_of_the_kind_have_to_blame_something(kind: str, critique: str, how: str | None) -> None:
+    flaw = Flaw(kind, 40, "return total", "total", "return total", "total")
+    assert finds_flaw(critique, flaw) == how
 
 
 def test_code_is_broken_first_and_the_critique_has_to_find_it() -> None:

@@ -28,17 +28,24 @@ OPERATORS: Final = {
 }  # fmt: skip
 COMPARISON, ARITHMETIC, LOGIC = "comparison", "arithmetic", "logic"
 OFF_BY_ONE, DROPPED_RETURN, SWAPPED = "off_by_one", "dropped_return", "swapped_arguments"
-# Words by which a critique speaks of a flaw of the kind without quoting it.
+# Words by which a sentence of a critique speaks of a flaw of the kind without quoting it, if it blames something.
 WORDS: Final = {
     COMPARISON: r"compar|off[- ]by[- ]one|boundar|inclusive|exclusive|(?:less|greater|smaller|larger) than|equal",
-    ARITHMETIC: r"subtract|minus|plus\b|multipl|divid|division|modulo|remainder|addition|arithmetic|operator",
+    ARITHMETIC: r"subtract|minus|plus\b|multipl|divid|division|modulo|remainder|addition|arithmetic|operator"
+    r"|\badd(?:s|ing)\b|\bdifference\b|\bsum\b",
     LOGIC: r"\b(?:and|or)\b[`'\"]|[`'\"](?:and|or|&&|\|\|)|logical|operator|both conditions|either condition",
     OFF_BY_ONE: r"off[- ]by[- ]one|boundar|out of (?:range|bounds)|one (?:too|more|less|fewer)"
     r"|(?:first|last) (?:element|item|value|number|character|index)|wrong index",
     DROPPED_RETURN: r"(?:n.t|not|never|nothing is|missing|without|lacks|no|forgets?)\b[^.]{0,20}\breturn"
-    r"|returns? (?:none|nothing|null|undefined)",
-    SWAPPED: r"argument|parameter|swapped|order of",
+    r"|(?:returns|returning|(?:will|may|would) return) (?:none|nothing|null|undefined)",
+    SWAPPED: r"(?:argument|parameter)s?\b.*\b(?:swap|switch|revers|order|place|mixed)"
+    r"|\b(?:swap|switch|revers|order|place|mixed).*\b(?:argument|parameter)s?\b",
 }
+_BLAMES: Final = re.compile(
+    r"n.t\b|\b(?:not|never|no|cannot|without|wrong\w*|incorrect\w*|instead|should|must|bug|errors?|mistakes?|missing|lacks?|"
+    r"forgets?|fails?|flaws?|faults?|faulty|too|unexpected\w*|unnecessary|opposite|inverted|reversed|swapped)\b"
+)
+_SENTENCES: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 SYMMETRIC: Final = {
     "max",
     "min",
@@ -154,9 +161,16 @@ def finds_flaw(critique: str, flaw: Flaw) -> str | None:
     if re.search(rf"\blines?\W{{0,3}}(?:\d+\W{{1,5}}(?:and|to)?\W{{0,3}})?{flaw.line}\b{ordinal}", text):
         return "line"
     squeezed = _squeezed(text)
-    if any(len(part) > 2 and _squeezed(part.lower()) in squeezed for part in (flaw.right, flaw.wrong)):
+    # Without its `return` an expression is named by whoever speaks of its value.
+    quoted = (flaw.right,) if flaw.kind == DROPPED_RETURN else (flaw.right, flaw.wrong)
+    if any(len(part) > 2 and _squeezed(part.lower()) in squeezed for part in quoted):
         return "code"
-    return "words" if re.search(WORDS[flaw.kind], text) else None
+    sentences = _SENTENCES.split(text)
+    return (
+        "words"
+        if any(re.search(WORDS[flaw.kind], one) and _BLAMES.search(one) for one in sentences)
+        else None
+    )
 
 
 def mends_flaw(revised: str, broken: str, flaw: Flaw) -> bool:

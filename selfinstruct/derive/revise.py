@@ -99,7 +99,8 @@ def _rows(
     requirement = _requirement(source, language)
     shown = {"requirement": requirement, "original": fenced(original, language)}
 
-    critique = _text(complete(_words(settings, plan, "revise_critique", 0, shown)).choices[0], "critique")
+    choice = complete(_words(settings, plan, "revise_critique", 0, shown)).choices[0]
+    critique = _kept(_text(choice, "critique"), "critique")
     notes: dict[str, JSON] = {}
     if flaw is not None:
         notes = {"flaw": flaw.notes(), "found_by": finds_flaw(critique, flaw)}
@@ -114,7 +115,8 @@ def _rows(
         raise _GivenUp("flaw_not_mended", "revision", answer, notes)
 
     shown = {"original": shown["original"], "revised": fenced(revised, language)}
-    summary = _text(complete(_words(settings, plan, "revise_summary", 2, shown)).choices[0], "summary")
+    choice = complete(_words(settings, plan, "revise_summary", 2, shown)).choices[0]
+    summary = _kept(_text(choice, "summary"), "summary")
 
     texts = {"ORIGINAL": original, "CRITIQUE": critique, "REVISED": revised}
     given = requirement if settings.with_requirement else ""
@@ -154,7 +156,7 @@ def _revised(source: Source, original: str, answer: str, language: str | None, v
         raise _GivenUp("unchanged", "revision", answer)
     if (rejection := view.verify(_answer(source, found.text, language))) is not None:
         raise _GivenUp(rejection.reason, "revision", answer, rejection.evidence)
-    return found.text
+    return _kept(found.text, "revision")
 
 
 def shape_of(code: str, language: str | None) -> list[tuple[int | str, ...]]:
@@ -219,6 +221,13 @@ def _text(choice: Choice, part: str) -> str:
     if not choice.text.strip():
         raise _GivenUp("empty_reply", part, choice.text)
     return choice.text.strip()
+
+
+def _kept(text: str, part: str) -> str:
+    """The text, if the filters let it pass: one part that is refused takes the others with it."""
+    if (refused := refuse(Candidate(output=text), ())) is not None:
+        raise _GivenUp(refused.reason, part, text, refused.evidence)
+    return text
 
 
 def refuse(candidate: Candidate, _: Sequence[Seed]) -> Rejection | None:
