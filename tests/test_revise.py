@@ -103,11 +103,14 @@ def test_the_three_rows_have_the_historic_layout_to_the_letter() -> None:
     ]
 
 
+LONG = "\n".join(f"x{number} = {number}" for number in range(1_500))
+
+
 @pytest.mark.parametrize(
     ("replies", "told"),
     [
         (("It subtracts:\n```python\na + b",), ("unfinished_code", "critique")),
-        (("It subtracts.", f"{GOOD}  # \x08"), ("control_characters", "revision")),
+        (("It subtracts.", LONG), ("output_too_long", "revision")),
         (("It subtracts.", GOOD, "I'm sorry, but I cannot help with that request."), ("refusal", "summary")),
     ],
 )
