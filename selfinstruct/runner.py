@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,10 +28,9 @@ from selfinstruct.store import DiskFull
 GROUP = 16  # indices that are decided before new ones are planned, lest the slots run empty
 COMMIT_SHARE = 0.1  # of the time may go into bringing decisions to the disk
 LONGEST_REST = 0.1  # seconds between two commits because of that
-MANY, REST = (
-    16,
-    0.01,
-)  # threads of workers from which on outcomes are taken in together, and seconds between two times
+MANY = 16  # threads of workers from which on outcomes are taken in together,
+REST = 0.01  # so many seconds apart, and
+SWITCH = 0.0003  # no thread works for longer while others wait for their turn; in Python that is 0.005
 TICK = 0.5  # seconds after which the caller gets a sign of life
 
 
@@ -123,11 +123,15 @@ def generate(job: Job, start: int) -> Iterator[Commit | None]:
     # A worker whose retry waits holds a thread, but no slot; on this machine nothing has to be retried.
     waits = job.expected_yield is not None or job.works
     width = min(job.lookahead, job.concurrency * (2 if waits else 1))
+    interval = sys.getswitchinterval()
+    if width >= MANY:
+        sys.setswitchinterval(min(SWITCH, interval))
     for _ in range(width):
         threading.Thread(target=_work, args=(job, work, inbox), daemon=True).start()
     try:
         yield from _loop(_Line(job, start), width, work, inbox)
     finally:
+        sys.setswitchinterval(interval)
         job.calls.stop("closed")
         for _ in range(width):
             work.put(None)
