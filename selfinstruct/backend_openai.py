@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from selfinstruct.errors import BackendError, InputError, RequestRefused, SelfInstructError, Transient
 from selfinstruct.http_pool import HttpPool
 from selfinstruct.openai_wire import (
+    OFFICIAL_URL,
     Refusal,
     clean_line,
     error_of_status,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-OFFICIAL_URL = "https://api.openai.com/v1"
 QUIET_LOGGERS = ("openai", "httpx2", "httpcore2")  # below WARNING they tell addresses and headers
 
 

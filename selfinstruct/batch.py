@@ -22,13 +22,13 @@ from time import monotonic, time
 from typing import IO, TypeVar
 
 from selfinstruct import batch_api
-from selfinstruct.backend_openai import OFFICIAL_URL, OpenAIBackend
+from selfinstruct.backend_openai import OpenAIBackend
 from selfinstruct.batch_answers import Answers
 from selfinstruct.batch_api import BatchState
 from selfinstruct.batch_log import MOST_REQUESTS, QUEUE_IS_FULL, Batch, BatchLog, plan_of
 from selfinstruct.calls import TIME_IS_OVER, Limits, Noted, Stopping, estimate_tokens, stored_reply
 from selfinstruct.errors import BackendError, RequestRefused, StoppedEarly, Transient
-from selfinstruct.openai_wire import request_body
+from selfinstruct.openai_wire import OFFICIAL_URL, request_body
 from selfinstruct.records import Reply, Request, Usage
 from selfinstruct.reply_log import ReplyLog
 from selfinstruct.store import disk_error

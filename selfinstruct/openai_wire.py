@@ -20,6 +20,7 @@ from typing import Any
 from selfinstruct.errors import BackendError, RequestRefused, SelfInstructError, Transient
 from selfinstruct.records import Choice, Reply, Request, Usage
 
+OFFICIAL_URL = "https://api.openai.com/v1"
 SCHEMA_WORDS = re.compile(r"response[_ ]format|json[_ ]schema|structured|guided|grammar")
 REFUSING_WORDS = re.compile(
     r"un(supported|recogni[sz]ed|known|expected|available)|not (supported|permitted|allowed|available)"

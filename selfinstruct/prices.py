@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 from selfinstruct.calls import estimate_tokens
 from selfinstruct.errors import InputError
+from selfinstruct.http_pool import LOOPBACK
+from selfinstruct.openai_wire import OFFICIAL_URL
 from selfinstruct.records import Request
 from selfinstruct.settings import RunSettings
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
 
-OFFICIAL_URL = "https://api.openai.com/v1"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MILLION = 1_000_000
 BYTES_PER_TOKEN = 4  # of prompts in English with code, about
 # What one reply of a recipe usually takes, in tokens written; seen in trials with models of all sizes.

@@ -96,12 +96,12 @@ class AppendLog:
     def clear(self) -> None:
         """Begin anew with no line."""
         with self._mutex:
-            before, self._end = self._end, 0
             try:
-                self._cut()
+                os.ftruncate(self._fd, 0)
+                os.lseek(self._fd, 0, os.SEEK_SET)
             except OSError as error:
-                self._end = before
                 raise disk_error(self.path, error) from None
+            self._end = 0
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""

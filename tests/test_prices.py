@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import selfinstruct
 from selfinstruct.errors import InputError
-from selfinstruct.prices import OFFICIAL_URL, Price, find_price, look_up
+from selfinstruct.openai_wire import OFFICIAL_URL
+from selfinstruct.prices import Price, find_price, look_up
 from selfinstruct.settings import Settings, make_settings
 
 Cli = Callable[..., Ended]
