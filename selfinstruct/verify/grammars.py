@@ -93,6 +93,16 @@ _UNKNOWN: Final[dict[str, tuple[tuple[re.Pattern[str], str], ...]]] = {
 }
 
 
+# The scanner of bash looks up any sign behind a `{` in a table of 256, and a far one brings the process down.
+_TOO_FAR: Final = {"bash": re.compile(r"[^\x00-\xff]")}
+
+
+def _tamed(language: str, code: str) -> str:
+    """The code with what crashes the language's grammar replaced by as many bytes of a letter."""
+    far = _TOO_FAR.get(language)
+    return code if far is None else far.sub(lambda sign: "x" * len(sign[0].encode("utf-8", "replace")), code)
+
+
 def html_problem(code: str) -> str | None:
     """The first error in a page; one with PHP in it is parsed as PHP, an XML declaration is left out."""
     if "<?php" in code or "<?=" in code:
@@ -113,6 +123,7 @@ def grammar_problem(language: str, code: str) -> str | None:
     )  # some grammars stumble over blanks at the end
     for known, instead in _UNKNOWN.get(language, ()):
         code = known.sub(instead, code)
+    code = _tamed(language, code)
     first = None
     around = (("", ""), *_AROUND.get(language, ()))
     if language == "php":  # without its mark all of it would be the text of a page
@@ -138,7 +149,7 @@ def parse_tree(language: str, code: str) -> Node | None:
         return None
     from tree_sitter import Parser
 
-    return Parser(grammar).parse(code.encode("utf-8", "replace")).root_node
+    return Parser(grammar).parse(_tamed(language, code).encode("utf-8", "replace")).root_node
 
 
 @contextmanager
