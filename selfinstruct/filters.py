@@ -252,10 +252,15 @@ def missing_input(candidate: Candidate, _: Sequence[Seed]) -> Evidence | None:
     """The instruction points at something that is not there: `What does this code print?` without input.
 
     It is there if the instruction holds it itself (code, quotes, numbers, something after a colon) or
-    speaks of the thing before it says `this`: `Write a class ... and use this class to ...`.
+    speaks of the thing before it says `this`: `Write a class ... and use this class to ...`. A colon at the
+    very end points at it, too.
     """
     text = candidate.instruction
-    if candidate.input.strip() or not _marked(text, _POINTS_MARKS) or _CONTENT.search(text):
+    if candidate.input.strip():
+        return None
+    if text.rstrip().endswith(":"):
+        return _found(text.rstrip()[-EVIDENCE:])
+    if not _marked(text, _POINTS_MARKS) or _CONTENT.search(text):
         return None
     if match := _POINTS.search(text):
         return _found(match[0])

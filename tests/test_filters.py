@@ -208,6 +208,7 @@ for text in (
     "Modify the following loop to run 3 times.",
     "What does this Python snippet do?",
     "You have been given a piece of Python code that checks a status. Write a function that returns it.",
+    "Write a function that turns JSON into objects. For example, given the string `x`:",
 ):
     case("missing_input", instruction=text)
 for text in (
@@ -226,6 +227,7 @@ for text in (
 ):
     case("missing_input", kept=True, instruction=text)
 case("missing_input", kept=True, instruction="Fix the bug in the following code.", input_="print(1")
+case("missing_input", kept=True, instruction="Give the type of this value:", input_="print(1")
 case("unfinished_code", output="Like this:\n```python\nprint(1)")
 case("unfinished_code", kept=True, output="Like this:\n```python\nprint(1)\n```\nor\n~~~\nx\n~~~")
 
@@ -338,7 +340,7 @@ def test_few_real_rows_are_refused_and_the_known_bad_ones_are() -> None:
     counts = Counter(rejection.reason for rejection in refused if rejection is not None)
     # All read by hand: the inputs are missing, the output is the input unchanged, and so on.
     assert counts == {
-        "missing_input": 5,
+        "missing_input": 7,  # two of them end with a colon
         "placeholder_leak": 2,
         "empty_output": 2,
         "input_repeated_as_output": 1,
