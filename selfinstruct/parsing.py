@@ -18,6 +18,7 @@ from selfinstruct.labels import FENCE, split
 from selfinstruct.records import JSON, Candidate, Rejection
 
 RAW_LIMIT: Final = 20_000  # characters of raw text kept with a candidate; the reply log has all of it
+SENTENCE_ENDS: Final = re.compile(r"(?<=[.?!])\s+|\n+")  # what stands between two sentences
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _NO_INPUT = re.compile(

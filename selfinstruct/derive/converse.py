@@ -22,7 +22,7 @@ from selfinstruct.derive.tasks import beginning, draw_in_turn, repeated
 from selfinstruct.derive.worklist import Derivation, DeriveSettings
 from selfinstruct.errors import RequestRefused
 from selfinstruct.journal import commit_of
-from selfinstruct.parsing import RAW_LIMIT
+from selfinstruct.parsing import RAW_LIMIT, SENTENCE_ENDS
 from selfinstruct.recipes import ask, is_cut, seed_of_choice
 from selfinstruct.records import Candidate, Rejection, Request, Seed
 from selfinstruct.seams import Complete, Plan, PoolView
@@ -54,7 +54,6 @@ MOVES: Final = {
 }
 # Up to its end; a name like `list.append` or a sign like != does not end it.
 _SENTENCE = r"sign{10,250} [.?!]" + "\n" + r"sign ::= [^\n\r.?!] | [.!] [a-z0-9_(=)\"'`/]"
-_ENDS = re.compile(r"(?<=[.?!])\s+|\n+")
 _OTHER = re.compile(r"^\W*(?:the )?(?:assistant|answer|response)\W*:", re.IGNORECASE | re.MULTILINE)
 
 
@@ -126,8 +125,8 @@ def _turn(
 
 def _leaked(question: str, prompt: str) -> str | None:
     """The sentence of the prompt that is one of the question's."""
-    shown = _ENDS.split(prompt)
-    return next((found for part in _ENDS.split(question) if (found := repeated(part, shown))), None)
+    shown = SENTENCE_ENDS.split(prompt)
+    return next((found for part in SENTENCE_ENDS.split(question) if (found := repeated(part, shown))), None)
 
 
 def _length(said: Said) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from selfinstruct.parsing import SENTENCE_ENDS
 from selfinstruct.records import JSON
 from selfinstruct.verify.formats import python_tree
 
@@ -45,7 +46,6 @@ _BLAMES: Final = re.compile(
     r"n.t\b|\b(?:not|never|no|cannot|without|wrong\w*|incorrect\w*|instead|should|must|bug|errors?|mistakes?|missing|lacks?|"
     r"forgets?|fails?|flaws?|faults?|faulty|too|unexpected\w*|unnecessary|opposite|inverted|reversed|swapped)\b"
 )
-_SENTENCES: Final = re.compile(r"(?<=[.!?])\s+|\n+")
 SYMMETRIC: Final = {
     "max",
     "min",
@@ -165,12 +165,9 @@ def finds_flaw(critique: str, flaw: Flaw) -> str | None:
     quoted = (flaw.right,) if flaw.kind == DROPPED_RETURN else (flaw.right, flaw.wrong)
     if any(len(part) > 2 and _squeezed(part.lower()) in squeezed for part in quoted):
         return "code"
-    sentences = _SENTENCES.split(text)
-    return (
-        "words"
-        if any(re.search(WORDS[flaw.kind], one) and _BLAMES.search(one) for one in sentences)
-        else None
-    )
+    sentences = SENTENCE_ENDS.split(text)
+    blamed = any(re.search(WORDS[flaw.kind], one) and _BLAMES.search(one) for one in sentences)
+    return "words" if blamed else None
 
 
 def mends_flaw(revised: str, broken: str, flaw: Flaw) -> bool:
